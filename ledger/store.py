@@ -1,0 +1,271 @@
+"""The ledger as commands see it: load aggregates, append what they decided, find what is reserved."""
+
+import os
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+from uuid import UUID
+
+import msgspec
+from eventsourcing.domain import Aggregate
+from eventsourcing.utils import get_topic
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+from psycopg_pool import AsyncConnectionPool
+
+from ledger import appender, errors, ids, read
+from ledger.appender import Appender
+from ledger.caller import Caller
+from ledger.codec import Codec
+from ledger.keys import Keyring
+
+A = TypeVar("A", bound=Aggregate)
+
+VERSION_MAX = 2**31 - 1
+
+READ_AGGREGATES = "SELECT * FROM ledger.read_aggregates(%s, %s, %s)"
+READ_HOLDERS = "SELECT * FROM ledger.read_holders(%s, %s, %s)"
+READ_RESERVATIONS = "SELECT * FROM ledger.read_reservations(%s, %s, %s)"
+READ_SECRET = "SELECT o_value FROM ledger.read_secret(%s, %s, %s)"
+OPEN_STREAM = "SELECT ledger.open_stream(%s)"
+OPEN_SUBJECTS = "SELECT o_ref, o_subject FROM ledger.open_subjects(%s, %s, %s, %s)"
+
+Pool = AsyncConnectionPool[AsyncConnection[TupleRow]]
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """A key that is unique within its tenant and kind. Given in clear; only its HMAC is stored."""
+
+    kind: str
+    key: str
+    owner: UUID
+
+
+class Secret(msgspec.Struct, frozen=True):
+    """A hash of a password or token, outside the events. value None deletes it."""
+
+    owner: UUID
+    kind: str
+    value: bytes | None
+
+
+class Receipt(msgspec.Struct, Generic[A], frozen=True):
+    """What became of a command. `aggregate` is as the command left it, its times the recorded ones.
+
+    `position` is that of the command's last event; the head's if it appended none. `replayed`: it had been appended before.
+    """
+
+    aggregate: A
+    position: int
+    recorded_at: datetime
+    replayed: bool
+
+
+class _Outcome(msgspec.Struct, frozen=True, array_like=True):
+    """What is stored with the command id: enough to render the answer again."""
+
+    originator_id: UUID
+    version: int
+
+
+class _Metadata(msgspec.Struct, frozen=True, omit_defaults=True):
+    command_id: UUID
+    event_id: str  # 128 random bits: without them a leaf could be guessed from its hash
+    actor_id: UUID | None = None
+    role: str = ""
+    correlation_id: UUID | None = None
+    causation_id: UUID | None = None
+    request_id: str = ""
+
+
+_ENCODER = msgspec.json.Encoder()
+_OUTCOME = msgspec.json.Decoder(_Outcome)
+
+
+class Ledger:
+    """One per process. Holds no state of its own beside the caches of its parts."""
+
+    def __init__(self, pool: Pool, appends: Appender, codec: Codec, keyring: Keyring) -> None:
+        self._pool = pool  # the app role's, autocommit
+        self._appender = appends
+        self.codec = codec
+        self.keyring = keyring
+
+    # Reading aggregates
+
+    async def load(self, cls: type[A], tenant_id: UUID, id: UUID, version: int | None = None) -> A:
+        """The aggregate, or as it was at that version. Raises NotFound (also if the id is another kind's)."""
+        found = (await self._read(cls, tenant_id, READ_AGGREGATES, (tenant_id, [id], version or VERSION_MAX))).get(id)
+        if found is None or (version is not None and found.version != version):
+            raise errors.NotFound(get_topic(cls), id)
+        return found
+
+    async def load_many(self, cls: type[A], tenant_id: UUID, ids: Sequence[UUID]) -> dict[UUID, A]:
+        """Those that there are, by id."""
+        return await self._read(cls, tenant_id, READ_AGGREGATES, (tenant_id, list(ids), VERSION_MAX)) if ids else {}
+
+    async def load_by(self, cls: type[A], tenant_id: UUID, kind: str, keys: Sequence[str]) -> dict[str, A]:
+        """The holders of these reservations, by key; those that there are. One query."""
+        if not keys:
+            return {}
+        references = {self.keyring.master.reference(tenant_id, kind, key): key for key in keys}
+        async with self._pool.connection() as connection:
+            rows = await (
+                await connection.execute(READ_HOLDERS, (tenant_id, kind, list(references)), binary=True)
+            ).fetchall()
+            aggregates = await self._fold(connection, cls, tenant_id, [row[1:] for row in rows])
+        holders = {row[0]: row[2] for row in rows}
+        return {references[ref]: aggregates[owner] for ref, owner in holders.items() if owner in aggregates}
+
+    async def _read(self, cls: type[A], tenant_id: UUID, query: str, parameters: Sequence[Any]) -> dict[UUID, A]:
+        async with self._pool.connection() as connection:
+            rows = await (await connection.execute(query.encode(), parameters, binary=True)).fetchall()
+            return await self._fold(connection, cls, tenant_id, rows)
+
+    async def _fold(
+        self, connection: AsyncConnection[TupleRow], cls: type[A], tenant_id: UUID, rows: list[TupleRow]
+    ) -> dict[UUID, A]:
+        """Rows are (position, originator, version, topic, recorded_at, state), each originator's in order of version."""
+        parsed = [
+            self.codec.parse(topic, originator, version, state) for _, originator, version, topic, _, state in rows
+        ]
+        subjects = {half.subject_id for half in parsed if half.subject_id is not None}
+        keys = await self.keyring.find_as_tenant(connection, tenant_id, subjects) if subjects else {}
+        folded: dict[UUID, Any] = {}
+        for (_, originator, version, _, recorded_at, _), half in zip(rows, parsed, strict=True):
+            event = self.codec.finish(tenant_id, originator, version, recorded_at, half, keys)
+            folded[originator] = event.mutate(folded.get(originator))
+        return {id: aggregate for id, aggregate in folded.items() if isinstance(aggregate, cls)}
+
+    # Appending
+
+    async def append(
+        self,
+        caller: Caller,
+        aggregate: A,
+        *others: Aggregate,
+        claims: Sequence[Claim] = (),
+        releases: Sequence[Claim] = (),
+        secrets: Sequence[Secret] = (),
+    ) -> Receipt[A]:
+        """Append all that these aggregates decided, all or nothing, under the caller's command id. The receipt is the first one's.
+
+        Raises VersionConflict, ReservationTaken, CommandIdReused, EventTooLarge, TenantUnknown, TenantBusy, Overloaded,
+        AppenderClosed and, when the database did not come back in time, OutcomeUnknown. After any of them but the last
+        nothing was written.
+        """
+        aggregates: tuple[Aggregate, ...] = (aggregate, *others)
+        pending = [(each, list(each.pending_events)) for each in aggregates]
+        events = await self._encode(caller, [event for _, new in pending for event in new])
+        command = appender.Command(
+            tenant_id=caller.tenant_id,
+            command_id=caller.command_id,
+            fingerprint=caller.fingerprint,
+            outcome=_ENCODER.encode(_Outcome(aggregate.id, aggregate.version)),
+            events=events,
+            reservations=self._reservations(caller.tenant_id, claims, releases),
+            secrets=[appender.SecretValue(s.owner.bytes, s.kind.encode(), s.value) for s in secrets],
+        )
+        appended = await self._appender.submit(command)
+        if appended.outcome is not None:
+            stored = _OUTCOME.decode(appended.outcome)
+            original = await self.load(type(aggregate), caller.tenant_id, stored.originator_id, stored.version)
+            return Receipt(original, appended.position, appended.recorded_at, True)
+        for each, new in pending:
+            if new:
+                each.pending_events.clear()
+                each.modified_on = appended.recorded_at
+                if new[0].originator_version == each.INITIAL_VERSION:
+                    each._created_on = appended.recorded_at  # the package offers no setter
+        return Receipt(aggregate, appended.position, appended.recorded_at, False)
+
+    async def _encode(self, caller: Caller, events: Sequence[Any]) -> list[appender.Event]:
+        subjects = {subject for event in events if (subject := self.codec.subject_of(event)) is not None}
+        keys: Mapping[UUID, Any] = {}
+        if subjects:
+            async with self._pool.connection() as connection:
+                keys = await self.keyring.make(connection, caller.tenant_id, subjects)
+        return [
+            appender.Event(
+                event.originator_id.bytes,
+                event.originator_version,
+                get_topic(type(event)).encode(),
+                self.codec.encode(caller.tenant_id, event, keys),
+                _metadata(caller),
+            )
+            for event in events
+        ]
+
+    def _reservations(
+        self, tenant_id: UUID, claims: Sequence[Claim], releases: Sequence[Claim]
+    ) -> list[appender.Reservation]:
+        reference = self.keyring.master.reference
+        return [
+            appender.Reservation(each.kind.encode(), reference(tenant_id, each.kind, each.key), each.owner.bytes, claim)
+            for claim, some in ((False, releases), (True, claims))
+            for each in some
+        ]
+
+    # What is not an aggregate
+
+    async def find(self, tenant_id: UUID, kind: str, keys: Sequence[str]) -> dict[str, UUID]:
+        """The owners of these reservations, by key; those that there are."""
+        if not keys:
+            return {}
+        references = {self.keyring.master.reference(tenant_id, kind, key): key for key in keys}
+        async with self._pool.connection() as connection:
+            rows = await (
+                await connection.execute(READ_RESERVATIONS, (tenant_id, kind, list(references)), binary=True)
+            ).fetchall()
+        return {references[bytes(ref)]: owner for ref, owner in rows}
+
+    async def secret(self, tenant_id: UUID, owner: UUID, kind: str) -> bytes | None:
+        """A mutable secret's value, None if there is none."""
+        async with self._pool.connection() as connection:
+            row = await (await connection.execute(READ_SECRET, (tenant_id, owner, kind), binary=True)).fetchone()
+        return None if row is None else bytes(row[0])
+
+    async def subject(self, tenant_id: UUID, kind: str, ref: str) -> UUID:
+        """The subject of a reference such as ("buyer", "17850"); made at its first use."""
+        return (await self.subjects(tenant_id, kind, [ref]))[ref]
+
+    async def subjects(self, tenant_id: UUID, kind: str, refs: Sequence[str]) -> dict[str, UUID]:
+        """The subjects of these references, each with its key; made at their first use."""
+        if not refs:
+            return {}
+        references = {self.keyring.master.reference(tenant_id, kind, ref): ref for ref in refs}
+        offered = [ids.new_id() for _ in references]
+        async with self._pool.connection() as connection:
+            cursor = await connection.execute(OPEN_SUBJECTS, (tenant_id, kind, list(references), offered), binary=True)
+            found = {references[bytes(ref)]: subject for ref, subject in await cursor.fetchall()}
+            await self.keyring.make(connection, tenant_id, found.values())
+        return found
+
+    async def open_stream(self, tenant_id: UUID) -> None:
+        """Let the tenant have a stream. Doing it again changes nothing."""
+        async with self._pool.connection() as connection:
+            await connection.execute(OPEN_STREAM, (tenant_id,))
+
+    async def head(self, tenant_id: UUID) -> read.Head:
+        """Raises TenantUnknown."""
+        async with self._pool.connection() as connection:
+            return await read.head(connection, tenant_id)
+
+    async def entries(self, tenant_id: UUID, after: int, limit: int) -> list[read.Entry]:
+        """At most `limit` (1–5,000) stored events after that position, in order."""
+        async with self._pool.connection() as connection:
+            return await read.entries(connection, tenant_id, after, limit)
+
+
+def _metadata(caller: Caller) -> bytes:
+    return _ENCODER.encode(
+        _Metadata(
+            caller.command_id,
+            os.urandom(16).hex(),
+            caller.actor_id,
+            caller.role,
+            caller.correlation_id,
+            caller.causation_id,
+            caller.request_id,
+        )
+    )

@@ -1,0 +1,96 @@
+"""Tells readers that a tenant's stream moved: those of this process at once, other processes by one coalesced NOTIFY.
+
+A wake is a hint and may be lost or repeated; who must not miss an event polls the heads as well. The NOTIFY is sent after
+the commit, on a connection of its own (in the append's transaction it would serialise all commits of the database).
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Awaitable, Callable
+from uuid import UUID
+
+import msgspec
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+
+CHANNEL = "bitnexus_moved"
+TENANTS_PER_NOTIFY_MAX = 100
+"""A payload may have 8,000 bytes: 100 entries of a UUID and a position are under 6,500."""
+RECONNECT_S = 1.0
+
+_log = logging.getLogger(__name__)
+
+Connect = Callable[[], Awaitable[AsyncConnection[TupleRow]]]
+Callback = Callable[[UUID, int], None]
+
+
+class Waker:
+    """Touched by the event loop's thread only. Without `connect` it wakes this process alone."""
+
+    def __init__(self, connect: Connect | None = None) -> None:
+        self._connect = connect
+        self._origin = os.urandom(8).hex()  # its own notifications are not heard twice
+        self._callbacks: list[Callback] = []
+        self._unsent: dict[UUID, int] = {}
+        self._wake = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def subscribe(self, callback: Callback) -> Callable[[], None]:
+        """`callback(tenant_id, position)` must be quick and must not raise. Returns what ends the subscription."""
+        self._callbacks.append(callback)
+        return lambda: self._callbacks.remove(callback)
+
+    def moved(self, tenant_id: UUID, position: int) -> None:
+        """The tenant's stream reaches `position` now. Called after the commit."""
+        self._tell(tenant_id, position)
+        if self._connect is not None:
+            self._unsent[tenant_id] = position
+            self._wake.set()
+
+    def _tell(self, tenant_id: UUID, position: int) -> None:
+        for callback in tuple(self._callbacks):
+            callback(tenant_id, position)
+
+    async def start(self) -> None:
+        """Begins to send and to listen; both survive a lost connection."""
+        if self._connect is not None:
+            self._tasks = [
+                asyncio.create_task(self._keep(self._send), name="waker-send"),
+                asyncio.create_task(self._keep(self._listen), name="waker-listen"),
+            ]
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _keep(self, work: Callable[[AsyncConnection[TupleRow]], Awaitable[None]]) -> None:
+        assert self._connect is not None
+        while True:
+            try:
+                async with await self._connect() as connection:
+                    await work(connection)
+            except psycopg.OperationalError as error:
+                _log.warning("The waker lost its connection and connects again: %s", str(error).strip())
+                await asyncio.sleep(RECONNECT_S)
+
+    async def _send(self, connection: AsyncConnection[TupleRow]) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._unsent:
+                some = [self._unsent.popitem() for _ in range(min(len(self._unsent), TENANTS_PER_NOTIFY_MAX))]
+                payload = msgspec.json.encode([self._origin, some]).decode()
+                await connection.execute("SELECT pg_notify(%s, %s)", (CHANNEL, payload))
+
+    async def _listen(self, connection: AsyncConnection[TupleRow]) -> None:
+        await connection.execute(f"LISTEN {CHANNEL}")
+        async for notification in connection.notifies():
+            origin, moved = _PAYLOAD.decode(notification.payload)
+            for tenant_id, position in moved if origin != self._origin else ():
+                self._tell(tenant_id, position)
+
+
+_PAYLOAD = msgspec.json.Decoder(tuple[str, list[tuple[UUID, int]]])

@@ -1,0 +1,427 @@
+-- Why: the only way to write an event. What it promises, and why, stands in ledger/README.md.
+
+CREATE FUNCTION ledger.append(
+    p_tenants     uuid[],   -- distinct
+    c_tenant      int[],    -- of each command: index into p_tenants, never decreasing
+    c_id          uuid[],
+    c_fingerprint bytea[],
+    c_outcome     bytea[],
+    c_events      int[],    -- how many events it carries; they follow each other in e_*
+    e_originator  uuid[],
+    e_version     int[],
+    e_topic       text[],
+    e_state       bytea[],
+    e_metadata    bytea[],
+    r_command     int[],    -- of each reservation: index of its command
+    r_kind        text[],
+    r_key         bytea[],
+    r_owner       uuid[],
+    r_claim       boolean[],  -- true claims, false releases
+    s_command     int[],    -- of each secret: index of its command
+    s_owner       uuid[],
+    s_kind        text[],
+    s_value       bytea[]   -- NULL deletes
+) RETURNS TABLE (
+    o_status      smallint,     -- 0 appended, 1 replayed, 2 id reused, 3 version conflict, 4 reservation taken, 5 too large, 6 unknown tenant
+    o_position    bigint,
+    o_recorded_at timestamptz,
+    o_outcome     bytea,        -- of a replayed command: the stored one
+    o_kind        text,         -- of a taken reservation
+    o_owner       uuid          -- of a taken reservation: its holder; of a version conflict: the originator
+)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_variable
+DECLARE
+    LEAF_BYTES_MAX CONSTANT int := 65535;
+    LEAF_BYTES_FIXED CONSTANT int := 97;  -- 1 + 32 + 16 + 8 + 16 + 4 + 8 + three lengths of 4
+    n_tenants  CONSTANT int := cardinality(p_tenants);
+    n_commands CONSTANT int := cardinality(c_id);
+    n_events   CONSTANT int := cardinality(e_originator);
+    head       record;
+    found      record;
+    attempt    int := 1;
+    c int; e int; t int; previous_t int;
+    -- heads, by index into p_tenants
+    h_position bigint[] := array_fill(NULL::bigint, ARRAY[n_tenants]);
+    h_hash     bytea[]  := array_fill(NULL::bytea, ARRAY[n_tenants]);
+    h_recorded timestamptz[] := array_fill(NULL::timestamptz, ARRAY[n_tenants]);
+    n_position bigint[];
+    n_hash     bytea[];
+    -- the tenant whose commands are being chained
+    position   bigint;
+    hash       bytea;
+    recorded   timestamptz;
+    prefix     bytea;   -- tenant
+    stamp      bytea;   -- recorded_at as leaf bytes
+    -- per event; NULL position: its command was refused
+    x_command  int[]  := array_fill(NULL::int, ARRAY[n_events]);
+    x_tenant   uuid[] := array_fill(NULL::uuid, ARRAY[n_events]);
+    x_position bigint[];
+    x_recorded timestamptz[];
+    x_hash     bytea[];
+    -- per command
+    y_status   smallint[] := array_fill(0::smallint, ARRAY[n_commands]);
+    y_position bigint[]   := array_fill(NULL::bigint, ARRAY[n_commands]);
+    y_recorded timestamptz[] := array_fill(NULL::timestamptz, ARRAY[n_commands]);
+    y_outcome  bytea[] := array_fill(NULL::bytea, ARRAY[n_commands]);
+    y_kind     text[]  := array_fill(NULL::text, ARRAY[n_commands]);
+    y_owner    uuid[]  := array_fill(NULL::uuid, ARRAY[n_commands]);
+    y_first    int[];   -- of a command id given twice in this call: where it was given first
+    claimed    text[];
+BEGIN
+    -- Guards: malformed input is refused whole, before anything is locked.
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'ledger.append needs READ COMMITTED: it must see what the lock on the head waited for' USING ERRCODE = '25001';
+    END IF;
+    IF n_commands IS NULL OR n_commands = 0 OR n_tenants IS NULL OR n_events IS NULL
+       OR array_ndims(p_tenants) IS DISTINCT FROM 1 OR array_lower(p_tenants, 1) <> 1
+       OR cardinality(c_tenant) IS DISTINCT FROM n_commands OR cardinality(c_fingerprint) IS DISTINCT FROM n_commands
+       OR cardinality(c_outcome) IS DISTINCT FROM n_commands OR cardinality(c_events) IS DISTINCT FROM n_commands
+       OR cardinality(e_version) IS DISTINCT FROM n_events OR cardinality(e_topic) IS DISTINCT FROM n_events
+       OR cardinality(e_state) IS DISTINCT FROM n_events OR cardinality(e_metadata) IS DISTINCT FROM n_events
+       OR r_command IS NULL OR cardinality(r_kind) IS DISTINCT FROM cardinality(r_command) OR cardinality(r_key) IS DISTINCT FROM cardinality(r_command)
+       OR cardinality(r_owner) IS DISTINCT FROM cardinality(r_command) OR cardinality(r_claim) IS DISTINCT FROM cardinality(r_command)
+       OR s_command IS NULL OR cardinality(s_owner) IS DISTINCT FROM cardinality(s_command) OR cardinality(s_kind) IS DISTINCT FROM cardinality(s_command)
+       OR cardinality(s_value) IS DISTINCT FROM cardinality(s_command)
+       OR (SELECT count(DISTINCT x) FROM unnest(p_tenants) x) <> n_tenants
+       OR (SELECT coalesce(sum(x), 0) <> n_events OR coalesce(min(x), -1) < 0 OR count(x) <> n_commands FROM unnest(c_events) x)
+       OR (SELECT coalesce(bool_or(x IS NULL OR x < 1), false) FROM unnest(e_version) x)
+       OR (SELECT coalesce(bool_or(x IS NULL OR x NOT BETWEEN 1 AND n_commands), false) FROM unnest(r_command) x)
+       OR (SELECT coalesce(bool_or(x IS NULL), false) FROM unnest(r_claim) x)
+       OR (SELECT coalesce(bool_or(x IS NULL OR x NOT BETWEEN 1 AND n_commands), false) FROM unnest(s_command) x) THEN
+        RAISE EXCEPTION 'ledger.append was given arrays that do not fit together' USING ERRCODE = '22023';
+    END IF;
+
+    -- Lock the heads in tenant order, so that two flushes never wait for each other in a circle. Only then take the time.
+    FOR head IN SELECT h.tenant_id, h.position AS at, h.hash AS tip, h.recorded_at AS last
+                FROM ledger.heads h WHERE h.tenant_id = ANY (p_tenants) ORDER BY h.tenant_id FOR UPDATE LOOP
+        t := array_position(p_tenants, head.tenant_id);
+        h_position[t] := head.at;
+        h_hash[t] := head.tip;
+        h_recorded[t] := head.last;
+    END LOOP;
+    recorded := clock_timestamp();
+    FOR t IN 1 .. n_tenants LOOP
+        h_recorded[t] := greatest(recorded, h_recorded[t]);
+    END LOOP;
+
+    e := 0;
+    previous_t := 1;
+    FOR c IN 1 .. n_commands LOOP
+        t := c_tenant[c];
+        IF t IS NULL OR t < previous_t OR t > n_tenants THEN
+            RAISE EXCEPTION 'ledger.append was given commands out of tenant order' USING ERRCODE = '22023';
+        END IF;
+        previous_t := t;
+        IF h_position[t] IS NULL THEN
+            y_status[c] := 6;
+        END IF;
+        FOR i IN 1 .. c_events[c] LOOP
+            e := e + 1;
+            x_command[e] := c;
+            x_tenant[e] := p_tenants[t];
+            IF octet_length(e_state[e]) + octet_length(e_metadata[e]) + octet_length(e_topic[e]) + LEAF_BYTES_FIXED > LEAF_BYTES_MAX THEN
+                y_status[c] := 5;
+            END IF;
+        END LOOP;
+    END LOOP;
+
+    LOOP
+        -- Chain what is to be appended, in the order of the call.
+        x_position := array_fill(NULL::bigint, ARRAY[n_events]);
+        x_recorded := array_fill(NULL::timestamptz, ARRAY[n_events]);
+        x_hash := array_fill(NULL::bytea, ARRAY[n_events]);
+        n_position := h_position;
+        n_hash := h_hash;
+        e := 0;
+        previous_t := 0;
+        FOR c IN 1 .. n_commands LOOP
+            IF y_status[c] <> 0 THEN
+                e := e + c_events[c];
+                CONTINUE;
+            END IF;
+            t := c_tenant[c];
+            IF t <> previous_t THEN
+                IF previous_t > 0 THEN
+                    n_position[previous_t] := position;
+                    n_hash[previous_t] := hash;
+                END IF;
+                previous_t := t;
+                position := h_position[t];
+                hash := h_hash[t];
+                recorded := h_recorded[t];
+                prefix := uuid_send(p_tenants[t]);
+                stamp := int8send((extract(epoch FROM recorded) * 1000000)::bigint);
+            END IF;
+            FOR i IN 1 .. c_events[c] LOOP
+                e := e + 1;
+                position := position + 1;
+                hash := sha256('\x0001'::bytea || hash || prefix || int8send(position) || uuid_send(e_originator[e]) || int4send(e_version[e]) || stamp
+                    || int4send(octet_length(e_topic[e])) || convert_to(e_topic[e], 'UTF8')
+                    || int4send(octet_length(e_state[e])) || e_state[e]
+                    || int4send(octet_length(e_metadata[e])) || e_metadata[e]);
+                x_position[e] := position;
+                x_hash[e] := hash;
+                x_recorded[e] := recorded;
+            END LOOP;
+            y_position[c] := position;
+            y_recorded[c] := recorded;
+        END LOOP;
+        IF previous_t > 0 THEN
+            n_position[previous_t] := position;
+            n_hash[previous_t] := hash;
+        END IF;
+
+        -- Optimistically: nearly always nothing collides.
+        BEGIN
+            INSERT INTO ledger.commands (tenant_id, command_id, fingerprint, outcome, position, recorded_at)
+            SELECT p_tenants[x.t], x.id, x.fingerprint, x.outcome, x.at, x.recorded
+            FROM unnest(c_tenant, c_id, c_fingerprint, c_outcome, y_position, y_recorded, y_status) AS x (t, id, fingerprint, outcome, at, recorded, status)
+            WHERE x.status = 0;
+            INSERT INTO ledger.events (tenant_id, position, originator_id, originator_version, topic, recorded_at, state, metadata, hash)
+            SELECT x.* FROM unnest(x_tenant, x_position, e_originator, e_version, e_topic, x_recorded, e_state, e_metadata, x_hash)
+                AS x (tenant, at, originator, version, topic, recorded, state, metadata, hash)
+            WHERE x.at IS NOT NULL;
+            IF cardinality(r_command) > 0 THEN
+                DELETE FROM ledger.reservations r
+                USING unnest(r_command, r_kind, r_key, r_owner, r_claim) AS x (c, kind, key, owner, claim)
+                WHERE NOT x.claim AND y_status[x.c] = 0
+                  AND r.tenant_id = p_tenants[c_tenant[x.c]] AND r.kind = x.kind AND r.key = x.key AND r.owner = x.owner;
+                INSERT INTO ledger.reservations (tenant_id, kind, key, owner)
+                SELECT p_tenants[c_tenant[x.c]], x.kind, x.key, x.owner
+                FROM unnest(r_command, r_kind, r_key, r_owner, r_claim) AS x (c, kind, key, owner, claim)
+                WHERE x.claim AND y_status[x.c] = 0;
+            END IF;
+            EXIT;
+        EXCEPTION WHEN unique_violation THEN
+            IF attempt > 1 THEN
+                RAISE;
+            END IF;
+        END;
+        attempt := 2;
+
+        -- Somebody collided. First against what is stored: the heads are locked, so it does not change any more.
+        FOR found IN
+            SELECT x.c, k.fingerprint = x.fingerprint AS same, k.outcome, k.position AS at, k.recorded_at AS recorded
+            FROM unnest(c_tenant, c_id, c_fingerprint) WITH ORDINALITY AS x (t, id, fingerprint, c)
+            JOIN ledger.commands k ON k.tenant_id = p_tenants[x.t] AND k.command_id = x.id
+        LOOP
+            y_status[found.c] := CASE WHEN found.same THEN 1 ELSE 2 END;
+            IF found.same THEN
+                y_outcome[found.c] := found.outcome;
+                y_position[found.c] := found.at;
+                y_recorded[found.c] := found.recorded;
+            END IF;
+        END LOOP;
+        FOR found IN
+            SELECT DISTINCT ON (x.c) x.c, x.originator
+            FROM unnest(x_command, x_tenant, e_originator, e_version) AS x (c, tenant, originator, version)
+            JOIN ledger.events v ON v.tenant_id = x.tenant AND v.originator_id = x.originator AND v.originator_version = x.version
+            ORDER BY x.c
+        LOOP
+            IF y_status[found.c] = 0 THEN
+                y_status[found.c] := 3;
+                y_owner[found.c] := found.originator;
+            END IF;
+        END LOOP;
+
+        -- Then against each other, greedily in order: A takes X1, B wants X1 and Y1 and is refused, C then gets Y1.
+        claimed := '{}';
+        y_first := array_fill(NULL::int, ARRAY[n_commands]);
+        FOR found IN
+            WITH wanted (c, what, key, kind, owner, stored) AS (
+                SELECT x.c::int, 'command', 'c' || x.t || x.id, NULL::text, NULL::uuid, NULL::uuid
+                FROM unnest(c_tenant, c_id) WITH ORDINALITY AS x (t, id, c)
+                UNION ALL
+                SELECT x.c, 'version', 'e' || x.tenant || x.originator || x.version, NULL, x.originator, NULL
+                FROM unnest(x_command, x_tenant, e_originator, e_version) AS x (c, tenant, originator, version)
+                UNION ALL
+                SELECT x.c, CASE WHEN x.claim THEN 'claim' ELSE 'release' END,
+                       'r' || c_tenant[x.c] || encode(x.key, 'hex') || x.kind, x.kind, x.owner, r.owner
+                FROM unnest(r_command, r_kind, r_key, r_owner, r_claim) AS x (c, kind, key, owner, claim)
+                LEFT JOIN ledger.reservations r ON r.tenant_id = p_tenants[c_tenant[x.c]] AND r.kind = x.kind AND r.key = x.key
+            ), counted AS (
+                SELECT w.*, count(*) OVER (PARTITION BY w.key) AS times FROM wanted w
+            )
+            SELECT w.c,
+                   array_agg(w.key) FILTER (WHERE w.what = 'command') AS ids,
+                   array_agg(w.key) FILTER (WHERE w.what = 'version') AS versions,
+                   array_agg(w.owner) FILTER (WHERE w.what = 'version') AS originators,
+                   array_agg(w.key ORDER BY w.key) FILTER (WHERE w.what = 'claim') AS claims,
+                   array_agg(w.kind ORDER BY w.key) FILTER (WHERE w.what = 'claim') AS kinds,
+                   array_agg(w.stored ORDER BY w.key) FILTER (WHERE w.what = 'claim') AS holders,
+                   array_agg(w.owner ORDER BY w.key) FILTER (WHERE w.what = 'claim') AS claimants,
+                   array_agg('free' || w.key || w.owner) FILTER (WHERE w.what = 'release') AS releases
+            FROM counted w WHERE w.times > 1 OR w.stored IS NOT NULL GROUP BY w.c ORDER BY w.c
+        LOOP
+            c := found.c;
+            CONTINUE WHEN y_status[c] <> 0;
+            IF found.ids && claimed THEN
+                e := (SELECT min(x.c) FROM unnest(c_tenant, c_id, y_status) WITH ORDINALITY AS x (t, id, status, c)
+                      WHERE x.t = c_tenant[c] AND x.id = c_id[c] AND x.status = 0);
+                y_status[c] := CASE WHEN c_fingerprint[e] = c_fingerprint[c] THEN 1 ELSE 2 END;
+                y_first[c] := CASE WHEN c_fingerprint[e] = c_fingerprint[c] THEN e END;
+                CONTINUE;
+            END IF;
+            IF found.versions && claimed OR (SELECT count(DISTINCT k) < count(k) FROM unnest(found.versions) k) THEN
+                y_status[c] := 3;
+                y_owner[c] := found.originators[1];
+                CONTINUE;
+            END IF;
+            FOR i IN 1 .. coalesce(cardinality(found.claims), 0) LOOP
+                -- Taken by what is stored, unless this command or an earlier one of this call gives it back; or taken in this call.
+                IF (found.holders[i] IS NOT NULL AND NOT ('free' || found.claims[i] || found.holders[i]) = ANY (claimed || coalesce(found.releases, '{}')))
+                   OR found.claims[i] = ANY (claimed) OR found.claims[i] = ANY (found.claims[: i - 1]) THEN
+                    y_status[c] := 4;
+                    y_kind[c] := found.kinds[i];
+                    y_owner[c] := found.holders[i];
+                    IF y_owner[c] IS NULL THEN
+                        y_owner[c] := (SELECT x.owner FROM unnest(r_command, r_kind, r_key, r_owner, r_claim) AS x (c, kind, key, owner, claim)
+                                       WHERE x.claim AND y_status[x.c] = 0 AND x.c < found.c
+                                         AND 'r' || c_tenant[x.c] || encode(x.key, 'hex') || x.kind = found.claims[i] LIMIT 1);
+                    END IF;
+                    EXIT;
+                END IF;
+            END LOOP;
+            CONTINUE WHEN y_status[c] <> 0;
+            claimed := claimed || coalesce(found.ids, '{}') || coalesce(found.versions, '{}') || coalesce(found.claims, '{}') || coalesce(found.releases, '{}');
+        END LOOP;
+    END LOOP;
+
+    IF cardinality(s_command) > 0 THEN
+        DELETE FROM ledger.secrets s
+        USING unnest(s_command, s_owner, s_kind, s_value) AS x (c, owner, kind, value)
+        WHERE x.value IS NULL AND y_status[x.c] = 0 AND s.tenant_id = p_tenants[c_tenant[x.c]] AND s.owner = x.owner AND s.kind = x.kind;
+        INSERT INTO ledger.secrets (tenant_id, owner, kind, value)
+        SELECT DISTINCT ON (p_tenants[c_tenant[x.c]], x.owner, x.kind) p_tenants[c_tenant[x.c]], x.owner, x.kind, x.value
+        FROM unnest(s_command, s_owner, s_kind, s_value) WITH ORDINALITY AS x (c, owner, kind, value, n)
+        WHERE x.value IS NOT NULL AND y_status[x.c] = 0
+        ORDER BY p_tenants[c_tenant[x.c]], x.owner, x.kind, x.n DESC
+        ON CONFLICT ON CONSTRAINT secrets_pkey DO UPDATE SET value = excluded.value;
+    END IF;
+
+    UPDATE ledger.heads h SET position = x.at, hash = x.tip, recorded_at = x.recorded
+    FROM unnest(p_tenants, n_position, n_hash, h_recorded) AS x (tenant, at, tip, recorded)
+    WHERE h.tenant_id = x.tenant AND x.at > h.position;
+
+    IF y_first IS NOT NULL THEN
+        FOR c IN 1 .. n_commands LOOP
+            IF y_first[c] IS NOT NULL THEN
+                y_outcome[c] := c_outcome[y_first[c]];
+                y_position[c] := y_position[y_first[c]];
+                y_recorded[c] := y_recorded[y_first[c]];
+            END IF;
+        END LOOP;
+    END IF;
+    RETURN QUERY SELECT * FROM unnest(y_status, y_position, y_recorded, y_outcome, y_kind, y_owner);
+END
+$$;
+
+-- A stream must be opened before anything is appended to it. Opening it again changes nothing.
+CREATE FUNCTION ledger.open_stream(tenant uuid) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    INSERT INTO ledger.heads (tenant_id, position, hash, recorded_at)
+    VALUES (tenant, 0, sha256(convert_to('bitnexus ledger v1', 'UTF8') || '\x00'::bytea || uuid_send(tenant)), clock_timestamp())
+    ON CONFLICT DO NOTHING;
+$$;
+
+-- The subject of each reference; the ids offered are taken where a reference is new.
+CREATE FUNCTION ledger.open_subjects(tenant uuid, p_kind text, p_refs bytea[], p_subjects uuid[])
+RETURNS TABLE (o_ref bytea, o_subject uuid)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    INSERT INTO ledger.subjects (tenant_id, kind, ref, subject_id)
+    SELECT tenant, p_kind, x.ref, x.subject FROM unnest(p_refs, p_subjects) AS x (ref, subject) ORDER BY x.ref
+    ON CONFLICT DO NOTHING;
+    RETURN QUERY SELECT s.ref, s.subject_id FROM ledger.subjects s WHERE s.tenant_id = tenant AND s.kind = p_kind AND s.ref = ANY (p_refs);
+END
+$$;
+
+-- The wrapped key of each subject; the keys offered are taken where a subject has none.
+CREATE FUNCTION ledger.open_subject_keys(tenant uuid, p_subjects uuid[], p_wrapped bytea[], p_master_key_id text)
+RETURNS TABLE (o_subject uuid, o_wrapped bytea, o_master_key_id text)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    INSERT INTO ledger.subject_keys (tenant_id, subject_id, wrapped, master_key_id)
+    SELECT tenant, x.subject, x.wrapped, p_master_key_id FROM unnest(p_subjects, p_wrapped) AS x (subject, wrapped) ORDER BY x.subject
+    ON CONFLICT DO NOTHING;
+    RETURN QUERY SELECT k.subject_id, k.wrapped, k.master_key_id FROM ledger.subject_keys k
+                 WHERE k.tenant_id = tenant AND k.subject_id = ANY (p_subjects);
+END
+$$;
+
+-- Events of aggregates, in order of each; to_version bounds what is read of them.
+CREATE FUNCTION ledger.read_aggregates(tenant uuid, originators uuid[], to_version int)
+RETURNS TABLE (o_position bigint, o_originator uuid, o_version int, o_topic text, o_recorded_at timestamptz, o_state bytea)
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    EXECUTE format('SET LOCAL bitnexus.tenant = %L', tenant);
+    RETURN QUERY SELECT v.position, v.originator_id, v.originator_version, v.topic, v.recorded_at, v.state FROM ledger.events v
+                 WHERE v.tenant_id = tenant AND v.originator_id = ANY (originators) AND v.originator_version <= to_version
+                 ORDER BY v.originator_id, v.originator_version;
+END
+$$;
+
+-- The same for the holders of reservations: one round trip from SKUs to products.
+CREATE FUNCTION ledger.read_holders(tenant uuid, p_kind text, p_keys bytea[])
+RETURNS TABLE (o_key bytea, o_position bigint, o_originator uuid, o_version int, o_topic text, o_recorded_at timestamptz, o_state bytea)
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    EXECUTE format('SET LOCAL bitnexus.tenant = %L', tenant);
+    RETURN QUERY SELECT r.key, v.position, v.originator_id, v.originator_version, v.topic, v.recorded_at, v.state
+                 FROM ledger.reservations r
+                 JOIN ledger.events v ON v.tenant_id = r.tenant_id AND v.originator_id = r.owner
+                 WHERE r.tenant_id = tenant AND r.kind = p_kind AND r.key = ANY (p_keys)
+                 ORDER BY r.key, v.originator_version;
+END
+$$;
+
+CREATE FUNCTION ledger.read_reservations(tenant uuid, p_kind text, p_keys bytea[]) RETURNS TABLE (o_key bytea, o_owner uuid)
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    EXECUTE format('SET LOCAL bitnexus.tenant = %L', tenant);
+    RETURN QUERY SELECT r.key, r.owner FROM ledger.reservations r WHERE r.tenant_id = tenant AND r.kind = p_kind AND r.key = ANY (p_keys);
+END
+$$;
+
+CREATE FUNCTION ledger.read_secret(tenant uuid, p_owner uuid, p_kind text) RETURNS TABLE (o_value bytea)
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    EXECUTE format('SET LOCAL bitnexus.tenant = %L', tenant);
+    RETURN QUERY SELECT s.value FROM ledger.secrets s WHERE s.tenant_id = tenant AND s.owner = p_owner AND s.kind = p_kind;
+END
+$$;
+
+CREATE FUNCTION ledger.read_head(tenant uuid) RETURNS TABLE (o_position bigint, o_hash bytea, o_recorded_at timestamptz)
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    EXECUTE format('SET LOCAL bitnexus.tenant = %L', tenant);
+    RETURN QUERY SELECT h.position, h.hash, h.recorded_at FROM ledger.heads h WHERE h.tenant_id = tenant;
+END
+$$;
+
+-- A tenant's stream by position: at most p_limit events after p_after.
+CREATE FUNCTION ledger.read_stream(tenant uuid, p_after bigint, p_limit int)
+RETURNS TABLE (o_position bigint, o_originator uuid, o_version int, o_topic text, o_recorded_at timestamptz, o_state bytea, o_metadata bytea, o_hash bytea)
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    EXECUTE format('SET LOCAL bitnexus.tenant = %L', tenant);
+    RETURN QUERY SELECT v.position, v.originator_id, v.originator_version, v.topic, v.recorded_at, v.state, v.metadata, v.hash FROM ledger.events v
+                 WHERE v.tenant_id = tenant AND v.position > p_after AND v.position <= p_after + p_limit
+                 ORDER BY v.position;
+END
+$$;
+
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA ledger FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION ledger.set_tenant, ledger.app_tenant TO bitnexus_writer, bitnexus_app, bitnexus_projector, bitnexus_platform;
+GRANT EXECUTE ON FUNCTION ledger.append, ledger.open_stream, ledger.open_subjects, ledger.open_subject_keys,
+    ledger.read_aggregates, ledger.read_holders, ledger.read_reservations, ledger.read_secret, ledger.read_head, ledger.read_stream TO bitnexus_app;
+GRANT EXECUTE ON FUNCTION ledger.read_stream, ledger.read_head TO bitnexus_projector;
+
+-- The writer owns what it must be able to do in everybody's stead. It cannot make anything new in the schema afterwards.
+GRANT CREATE ON SCHEMA ledger TO bitnexus_writer;
+ALTER FUNCTION ledger.append OWNER TO bitnexus_writer;
+ALTER FUNCTION ledger.open_stream OWNER TO bitnexus_writer;
+ALTER FUNCTION ledger.open_subjects OWNER TO bitnexus_writer;
+ALTER FUNCTION ledger.open_subject_keys OWNER TO bitnexus_writer;
+REVOKE CREATE ON SCHEMA ledger FROM bitnexus_writer;
