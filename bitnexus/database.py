@@ -1,0 +1,58 @@
+"""Connections of the process: always the login role, which becomes one of three roles at connecting."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal
+
+import psycopg
+from psycopg import AsyncConnection, Connection, conninfo
+from psycopg.rows import TupleRow
+from psycopg_pool import AsyncConnectionPool
+
+from ledger.keys import MasterKey
+from ledger.store import Pool
+
+Role = Literal["app", "projector", "platform"]
+
+CONNECT_TIMEOUT_S = 10
+POOL_WAIT_S = 5.0
+"""How long a request waits for a connection before it is told that the database is overloaded."""
+
+
+def login_password(master: MasterKey) -> str:
+    """The login role's password: every node derives the same one from the master key."""
+    return master.derive("login role password").hex()
+
+
+def parameters(app_url: str, role: Role) -> dict[str, Any]:
+    """What to connect with. RESET ROLE on such a connection leads back to `role`, SET ROLE NONE to no rights at all."""
+    found = conninfo.conninfo_to_dict(app_url)
+    options = f"{found.pop('options', None) or ''} -c role=bitnexus_{role} -c timezone=UTC".strip()
+    found.setdefault("connect_timeout", CONNECT_TIMEOUT_S)
+    return {**found, "options": options, "client_encoding": "UTF8", "application_name": f"bitnexus {role}"}
+
+
+async def connect(app_url: str, role: Role) -> AsyncConnection[TupleRow]:
+    """In autocommit. Raises psycopg.OperationalError."""
+    return await AsyncConnection.connect(autocommit=True, **parameters(app_url, role))
+
+
+def connector(app_url: str, role: Role) -> Callable[[], Awaitable[AsyncConnection[TupleRow]]]:
+    """For those that keep a connection of their own and make a new one when it is lost."""
+    return lambda: connect(app_url, role)
+
+
+def connect_sync(app_url: str, role: Role) -> Connection[TupleRow]:
+    """For commands of the command line that stream."""
+    return psycopg.connect(autocommit=True, **parameters(app_url, role))
+
+
+def pool(app_url: str, role: Role, connections_max: int) -> Pool:
+    """Not opened yet. Its connections are in autocommit."""
+    return AsyncConnectionPool(
+        kwargs={"autocommit": True, **parameters(app_url, role)},
+        min_size=1,
+        max_size=connections_max,
+        timeout=POOL_WAIT_S,
+        open=False,
+        name=role,
+    )
