@@ -1,0 +1,1 @@
+"""Facts and rules of the marketplace: aggregates, their events, money. Pure: no I/O, no clock, no randomness."""

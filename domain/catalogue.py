@@ -1,0 +1,14 @@
+"""Every aggregate there is: what the ledger's codec can write and read."""
+
+from domain import accounts, products, tenants, transactions
+from domain.aggregates import Aggregate
+
+AGGREGATES: tuple[type[Aggregate], ...] = (
+    tenants.Tenant,
+    tenants.Registration,
+    accounts.Account,
+    accounts.Session,
+    products.Product,
+    transactions.Transaction,
+    transactions.Refund,
+)

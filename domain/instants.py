@@ -1,0 +1,38 @@
+"""Business times: when something happened in the world, as opposed to when it was recorded."""
+
+from datetime import UTC, datetime
+
+from domain import refusals
+
+# Whatever is outside is a slip of the pen (a year 0212 or 20261), and far inside what any calendar can compute with.
+EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+LATEST = datetime(2199, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
+
+
+class TimeWithoutZone(refusals.Invalid):
+    def __init__(self, field: str, value: datetime) -> None:
+        super().__init__(
+            f"The time {field} does not say its offset from UTC",
+            value.isoformat(),
+            "Add Z for UTC, or an offset such as +02:00",
+            field=field,
+        )
+
+
+class TimeOutOfRange(refusals.Invalid):
+    def __init__(self, field: str, value: datetime) -> None:
+        super().__init__(
+            f"The time {field} lies outside the calendar",
+            value.isoformat(),
+            f"Give a time from {EARLIEST.year} to {LATEST.year}",
+            field=field,
+        )
+
+
+def in_utc(value: datetime, field: str) -> datetime:
+    """The same instant in UTC. Raises TimeWithoutZone, TimeOutOfRange."""
+    if value.utcoffset() is None:
+        raise TimeWithoutZone(field, value)
+    if not EARLIEST <= value <= LATEST:  # compares instants, and first: converting the year 1 overflows
+        raise TimeOutOfRange(field, value)
+    return value.astimezone(UTC)

@@ -1,0 +1,158 @@
+import unicodedata
+from uuid import UUID
+
+import pytest
+from hypothesis import given as for_all
+from hypothesis import strategies as st
+
+from domain import accounts, refusals, tenants, text
+from tests.domain.given import ACCOUNT_ID, SESSION_ID, TENANT_ID, given, recorded
+
+
+def registered(
+    email: str = "ann@example.com", name: str = "Ann", role: str = "user", tenant_id: UUID = TENANT_ID
+) -> accounts.Account:
+    return accounts.register(id=ACCOUNT_ID, tenant_id=tenant_id, email=email, name=name, role=role)
+
+
+def test_registering_records_the_normalised_address() -> None:
+    account = registered(email=" Ann@EXAMPLE.com ")
+    assert recorded(account) == [
+        ("account.registered", {"tenant_id": TENANT_ID, "email": "ann@example.com", "name": "Ann", "role": "user"})
+    ]
+    assert given(account).role == "user"
+
+
+@pytest.mark.parametrize(
+    ("email", "normal"),
+    [
+        ("ANN@Example.COM", "ann@example.com"),
+        ("ａｎｎ＠ｅｘａｍｐｌｅ．ｃｏｍ", "ann@example.com"),
+        ("\u00a0ann+tag@example.com\n", "ann+tag@example.com"),
+        ("Jo\u0308rg@example.com", "jörg@example.com"),
+        ("JÖRG@example.com", "jörg@example.com"),
+        ("ﬁ@example.com", "fi@example.com"),
+        ("ann@localhost", "ann@localhost"),
+    ],
+)
+def test_every_way_to_write_an_address_finds_the_same_account(email: str, normal: str) -> None:
+    assert accounts.normalise_email(email) == normal
+
+
+@pytest.mark.parametrize(
+    "email",
+    [
+        "", "ann", "@", "@example.com", "ann@", "a@b@c", "ann@.com", "ann@example..com", "ann@example.com.",
+        "an n@example.com", "ann@exam\u200bple.com", "ann\x00@example.com", "a\ud800@example.com", "a\u202eb@example.com",
+        "x" * 243 + "@example.com", "x" * 100_000 + "@example.com",
+    ],
+)  # fmt: skip
+def test_what_is_no_address_is_refused(email: str) -> None:
+    with pytest.raises(accounts.EmailInvalid) as refused:
+        registered(email=email)
+    assert refused.value.fields == {"email": [str(refused.value)]}
+
+
+def test_an_address_at_its_bound_is_accepted() -> None:
+    assert len(accounts.normalise_email("x" * 242 + "@example.com")) == accounts.EMAIL_LENGTH_MAX
+
+
+def check_normal_is_stable(local: str) -> None:
+    try:
+        normal = accounts.normalise_email(f"{local}@example.com")
+    except accounts.EmailInvalid:
+        return
+    assert accounts.normalise_email(normal) == normal
+    assert accounts.normalise_email(unicodedata.normalize("NFD", normal)) == normal
+
+
+def test_normalising_what_is_normal_changes_nothing() -> None:
+    """Else an account could not log in with the address that it was shown. Every character, by itself."""
+    for code in range(0x20000):  # no letter beyond has a case
+        check_normal_is_stable(chr(code))
+
+
+@for_all(st.text(max_size=10))
+def test_normalising_what_is_normal_changes_nothing_in_any_combination(local: str) -> None:
+    check_normal_is_stable(local)
+
+
+@pytest.mark.parametrize("password", ["8letters", "x" * 256, "пароль😀😀", "with\x00nul"])
+def test_a_password_within_the_bounds_is_accepted(password: str) -> None:
+    accounts.check_password(password)
+
+
+@pytest.mark.parametrize("password", ["", "seven77", "x" * 257])
+def test_a_password_of_the_wrong_length_is_refused_and_never_repeated(password: str) -> None:
+    with pytest.raises(accounts.PasswordLengthWrong) as refused:
+        accounts.check_password(password)
+    assert refused.value.fields == {
+        "password": [f"The password's length is wrong: '{len(password)} characters'. Give 8 to 256 characters."]
+    }
+
+
+def test_a_password_that_cannot_be_hashed_is_refused() -> None:
+    """Half a surrogate pair has no UTF-8: hashing it would fail with a 500."""
+    with pytest.raises(accounts.PasswordUnreadable) as refused:
+        accounts.check_password("secret-\ud800")
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("role", ["admin", "user", "affiliate"])
+def test_the_roles_of_a_tenant(role: str) -> None:
+    assert registered(role=role).role == role
+
+
+def test_super_admins_live_in_the_platform_alone() -> None:
+    """A tenant's admin must not be able to make an account that may act across tenants."""
+    with pytest.raises(accounts.RoleNotHere) as refused:
+        registered(role="super_admin")
+    assert list(refused.value.fields) == ["role"]
+    assert registered(role="super_admin", tenant_id=tenants.PLATFORM_ID).role == "super_admin"
+
+
+@pytest.mark.parametrize("role", ["", "root", "Admin"])
+def test_an_unknown_role_is_refused(role: str) -> None:
+    with pytest.raises(accounts.RoleUnknown):
+        registered(role=role)
+
+
+@pytest.mark.parametrize(
+    ("name", "refusal"), [(" ", text.TextBlank), ("x" * 201, text.TextTooLong), ("a\x1b[2J", text.TextForbidden)]
+)
+def test_a_name_that_cannot_be_shown_is_refused(name: str, refusal: type[refusals.Refusal]) -> None:
+    with pytest.raises(refusal) as refused:
+        registered(name=name)
+    assert list(refused.value.fields) == ["name"]
+
+
+def session() -> accounts.Session:
+    return given(accounts.start_session(id=SESSION_ID, account_id=ACCOUNT_ID))
+
+
+def test_a_session_starts_refreshes_and_ends() -> None:
+    started = accounts.start_session(id=SESSION_ID, account_id=ACCOUNT_ID)
+    started.refresh()
+    started.revoke("logged out")
+    assert recorded(started) == [
+        ("session.started", {"account_id": ACCOUNT_ID}),
+        ("session.refreshed", {}),
+        ("session.revoked", {"reason": "logged out"}),
+    ]
+    assert given(started).revoked
+
+
+def test_a_revoked_session_cannot_be_refreshed() -> None:
+    """A stolen token must end with its session."""
+    revoked = session()
+    revoked.revoke("logged out")
+    with pytest.raises(accounts.SessionRevoked) as refused:
+        revoked.refresh()
+    assert refused.value.fields == {}
+
+
+def test_revoking_twice_records_once() -> None:
+    revoked = session()
+    revoked.revoke("logged out")
+    revoked.revoke("password changed")
+    assert recorded(revoked) == [("session.revoked", {"reason": "logged out"})]
