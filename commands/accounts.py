@@ -1,0 +1,164 @@
+"""Register, log in, refresh, log out. Only the hashes of passwords and refresh tokens are kept, outside the events."""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import os
+from uuid import UUID
+
+import msgspec
+
+from commands.passwords import Passwords
+from domain import accounts, refusals
+from ledger import errors, ids
+from ledger.caller import Caller
+from ledger.store import Claim, Ledger, Receipt, Secret
+
+EMAIL = "email"
+"""The kind of reservation that makes an e-mail address unique in its tenant; its owner is the account."""
+PASSWORD = "password"
+REFRESH = "refresh"
+REFRESH_SECRET_BYTES = 32
+REFRESH_BYTES = 16 + 16 + REFRESH_SECRET_BYTES  # tenant, session, secret
+
+
+class EmailTaken(refusals.Conflict):
+    def __init__(self, email: str) -> None:
+        super().__init__(
+            "There is an account with this address", email, "Log in, or use another address", field="email"
+        )
+
+
+class CredentialsWrong(refusals.Refusal):
+    """The same for an unknown address and a wrong password, after the same time."""
+
+    def __init__(self, email: str) -> None:
+        super().__init__("Address and password do not belong together", email, "Check both, and the tenant")
+
+
+class RefreshTokenInvalid(refusals.Refusal):
+    """Says nothing of the token."""
+
+    def __init__(self) -> None:
+        super().__init__("The refresh token is not valid", "(not shown)", "Log in again")
+
+
+class Register(msgspec.Struct, frozen=True, kw_only=True):
+    email: str
+    name: str
+    password: str
+    role: str = accounts.Role.USER
+
+
+class LogIn(msgspec.Struct, frozen=True, kw_only=True):
+    email: str
+    password: str
+
+
+class LoggedIn(msgspec.Struct, frozen=True, kw_only=True):
+    """`refresh_token` is shown once; its hash is what is kept."""
+
+    account: accounts.Account
+    session: Receipt[accounts.Session]
+    refresh_token: str
+
+
+async def register(
+    command: Register, caller: Caller, ledger: Ledger, passwords: Passwords
+) -> Receipt[accounts.Account]:
+    """Raises EmailTaken, PasswordLengthWrong, HashingOverloaded and what `accounts.register` raises."""
+    accounts.check_password(command.password)
+    account = accounts.register(
+        id=ids.new_id(), tenant_id=caller.tenant_id, email=command.email, name=command.name, role=command.role
+    )
+    if await ledger.find(caller.tenant_id, EMAIL, [account.email]):
+        raise EmailTaken(account.email)  # before 100 ms are spent on hashing; the claim below is what decides
+    hashed = await passwords.hash(command.password)
+    try:
+        return await ledger.append(
+            caller,
+            account,
+            claims=[Claim(EMAIL, account.email, account.id)],
+            secrets=[Secret(account.id, PASSWORD, hashed)],
+        )
+    except errors.ReservationTaken:
+        raise EmailTaken(account.email) from None
+
+
+async def log_in(command: LogIn, caller: Caller, ledger: Ledger, passwords: Passwords) -> LoggedIn:
+    """Raises CredentialsWrong, HashingOverloaded."""
+    try:
+        email = accounts.normalise_email(command.email)
+        accounts.check_password(command.password)
+    except refusals.Invalid:
+        raise CredentialsWrong(command.email) from None
+    account_id = (await ledger.find(caller.tenant_id, EMAIL, [email])).get(email)
+    hashed = None if account_id is None else await ledger.secret(caller.tenant_id, account_id, PASSWORD)
+    if not await passwords.matches(command.password, hashed) or account_id is None:
+        raise CredentialsWrong(email)
+    account = await ledger.load(accounts.Account, caller.tenant_id, account_id)
+    return await start_session(account, caller, ledger)
+
+
+async def start_session(account: accounts.Account, caller: Caller, ledger: Ledger) -> LoggedIn:
+    """For an account whose password was just checked or set."""
+    session = accounts.start_session(id=ids.new_id(), account_id=account.id)
+    token, hashed = _new_refresh_token(caller.tenant_id, session.id)
+    receipt = await ledger.append(caller, session, secrets=[Secret(session.id, REFRESH, hashed)])
+    return LoggedIn(account=account, session=receipt, refresh_token=token)
+
+
+async def refresh(token: str, caller: Caller, ledger: Ledger) -> LoggedIn:
+    """A new token for the old one, which is good no longer. `caller.tenant_id` is the token's (`tenant_of`).
+
+    Raises RefreshTokenInvalid, SessionRevoked, VersionConflict (it was used at the same moment elsewhere).
+    """
+    _, session_id = _parse(token)
+    stored = await ledger.secret(caller.tenant_id, session_id, REFRESH)
+    if stored is None or not hmac.compare_digest(stored, _hash(token)):
+        raise RefreshTokenInvalid
+    session = await ledger.load(accounts.Session, caller.tenant_id, session_id)
+    session.refresh()
+    renewed, hashed = _new_refresh_token(caller.tenant_id, session_id)
+    receipt = await ledger.append(caller, session, secrets=[Secret(session_id, REFRESH, hashed)])
+    account = await ledger.load(accounts.Account, caller.tenant_id, session.account_id)
+    return LoggedIn(account=account, session=receipt, refresh_token=renewed)
+
+
+async def log_out(session_id: UUID, caller: Caller, ledger: Ledger) -> Receipt[accounts.Session]:
+    """The session's refresh token is good no longer. Raises NotFound, VersionConflict."""
+    session = await ledger.load(accounts.Session, caller.tenant_id, session_id)
+    session.revoke("logged out")
+    return await ledger.append(caller, session, secrets=[Secret(session_id, REFRESH, None)])
+
+
+async def show(account_id: UUID, tenant_id: UUID, ledger: Ledger) -> accounts.Account:
+    """Raises NotFound."""
+    return await ledger.load(accounts.Account, tenant_id, account_id)
+
+
+def tenant_of(refresh_token: str) -> UUID:
+    """Raises RefreshTokenInvalid."""
+    return _parse(refresh_token)[0]
+
+
+def _parse(token: str) -> tuple[UUID, UUID]:
+    try:
+        raw = base64.urlsafe_b64decode(token + "==")
+    except (binascii.Error, ValueError):
+        raise RefreshTokenInvalid from None
+    if len(raw) != REFRESH_BYTES:
+        raise RefreshTokenInvalid
+    return UUID(bytes=raw[:16]), UUID(bytes=raw[16:32])
+
+
+def _new_refresh_token(tenant_id: UUID, session_id: UUID) -> tuple[str, bytes]:
+    """base64url of tenant (16) ‖ session (16) ‖ 256 random bits, and its SHA-256."""
+    raw = tenant_id.bytes + session_id.bytes + os.urandom(REFRESH_SECRET_BYTES)
+    token = base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+    return token, _hash(token)
+
+
+def _hash(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()

@@ -1,0 +1,90 @@
+"""What a tenant sells: list, rename, reprice, retire."""
+
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from domain import products, refusals, tenants
+from ledger import errors, ids
+from ledger.caller import Caller
+from ledger.store import Claim, Ledger, Receipt
+
+SKU = "sku"
+"""The kind of reservation that makes a SKU unique in its tenant; its owner is the product."""
+
+
+class SkuTaken(refusals.Conflict):
+    def __init__(self, sku: str, product_id: UUID) -> None:
+        super().__init__(f"The SKU belongs to the product {product_id}", sku, "Choose another SKU", field="sku")
+        self.product_id = product_id
+
+
+class ListProduct(msgspec.Struct, frozen=True, kw_only=True):
+    """`currency` None: the tenant's."""
+
+    sku: str
+    name: str
+    price: Decimal
+    currency: str | None = None
+    description: str | None = None
+    category: str | None = None
+    metadata: dict[str, Any] | None = None
+
+
+class Rename(msgspec.Struct, frozen=True, kw_only=True):
+    product_id: UUID
+    name: str
+
+
+class Reprice(msgspec.Struct, frozen=True, kw_only=True):
+    product_id: UUID
+    price: Decimal
+
+
+class Retire(msgspec.Struct, frozen=True, kw_only=True):
+    product_id: UUID
+
+
+async def list_product(command: ListProduct, caller: Caller, ledger: Ledger) -> Receipt[products.Product]:
+    """Raises SkuTaken and what `products.list_product` raises."""
+    currency = command.currency
+    if currency is None:
+        currency = (await ledger.load(tenants.Tenant, caller.tenant_id, caller.tenant_id)).currency
+    product = products.list_product(
+        id=ids.new_id(),
+        tenant_id=caller.tenant_id,
+        sku=command.sku,
+        name=command.name,
+        price=command.price,
+        currency=currency,
+        description=command.description,
+        category=command.category,
+        metadata=command.metadata,
+    )
+    try:
+        return await ledger.append(caller, product, claims=[Claim(SKU, product.sku, product.id)])
+    except errors.ReservationTaken as taken:
+        raise SkuTaken(product.sku, taken.owner) from None
+
+
+async def rename(command: Rename, caller: Caller, ledger: Ledger) -> Receipt[products.Product]:
+    """Raises NotFound, ProductRetired, VersionConflict and what a name may be refused for."""
+    product = await ledger.load(products.Product, caller.tenant_id, command.product_id)
+    product.rename(command.name)
+    return await ledger.append(caller, product)
+
+
+async def reprice(command: Reprice, caller: Caller, ledger: Ledger) -> Receipt[products.Product]:
+    """Raises NotFound, ProductRetired, VersionConflict and what a price may be refused for."""
+    product = await ledger.load(products.Product, caller.tenant_id, command.product_id)
+    product.reprice(command.price)
+    return await ledger.append(caller, product)
+
+
+async def retire(command: Retire, caller: Caller, ledger: Ledger) -> Receipt[products.Product]:
+    """The SKU stays taken: it names the product in what was sold. Raises NotFound, VersionConflict."""
+    product = await ledger.load(products.Product, caller.tenant_id, command.product_id)
+    product.retire()
+    return await ledger.append(caller, product)

@@ -1,0 +1,101 @@
+"""Tenants: make sure of the platform, create one, find one by its slug."""
+
+from uuid import UUID
+
+import msgspec
+
+from commands import accounts as account_commands
+from commands.passwords import Passwords
+from domain import accounts, refusals, tenants
+from ledger import errors, ids
+from ledger.caller import Caller
+from ledger.store import Claim, Ledger, Receipt
+
+SLUG = "slug"
+"""The kind of reservation, in the platform's tenant, that makes a slug unique; its owner is the tenant."""
+
+
+class SlugTaken(refusals.Conflict):
+    def __init__(self, slug: str) -> None:
+        super().__init__("There is a tenant with this slug", slug, "Choose another one", field="slug")
+
+
+class SlugUnknown(refusals.Invalid):
+    def __init__(self, slug: str) -> None:
+        super().__init__("There is no tenant with this slug", slug, "Check its spelling", field="tenant")
+
+
+class Create(msgspec.Struct, frozen=True, kw_only=True):
+    slug: str
+    name: str
+    currency: str
+    admin_email: str
+    admin_name: str
+    admin_password: str
+
+
+async def ensure_platform(ledger: Ledger) -> None:
+    """Let the platform's tenant be there. Doing it again changes nothing; command ids say so across processes."""
+    await ledger.open_stream(tenants.PLATFORM_ID)
+    await _create_once(tenants.PLATFORM_SLUG, "Platform", "EUR", tenants.PLATFORM_ID, ledger)
+
+
+async def create(command: Create, caller: Caller, ledger: Ledger, passwords: Passwords) -> Receipt[tenants.Tenant]:
+    """The tenant with its first admin. One that was begun and not finished (the process was killed) is finished.
+
+    Raises SlugTaken, PasswordLengthWrong and what `tenants.create` and `accounts.register` raise.
+    """
+    accounts.check_password(command.admin_password)
+    email = accounts.normalise_email(command.admin_email)
+    tenant_id = ids.new_id()
+    registration = tenants.register(id=tenant_id, slug=command.slug, name=command.name)
+    tenants.create(
+        id=tenant_id, slug=command.slug, name=command.name, currency=command.currency
+    )  # checks before writing
+    accounts.register(id=tenant_id, tenant_id=tenant_id, email=email, name=command.admin_name, role=accounts.Role.ADMIN)
+    try:
+        await ledger.append(caller, registration, claims=[Claim(SLUG, command.slug, tenant_id)])
+    except errors.ReservationTaken as taken:
+        tenant_id = taken.owner
+        if await _is_complete(tenant_id, ledger):
+            raise SlugTaken(command.slug) from None
+    await ledger.open_stream(tenant_id)
+    receipt = await _create_once(command.slug, command.name, command.currency, tenant_id, ledger)
+    admin = account_commands.Register(
+        email=email, name=command.admin_name, password=command.admin_password, role=accounts.Role.ADMIN
+    )
+    await account_commands.register(admin, _system(tenant_id, b"admin"), ledger, passwords)
+    return receipt
+
+
+async def find(slug: str, ledger: Ledger) -> UUID:
+    """The tenant's id. Raises SlugUnknown."""
+    if slug == tenants.PLATFORM_SLUG:
+        return tenants.PLATFORM_ID
+    found = await ledger.find(tenants.PLATFORM_ID, SLUG, [slug])
+    if slug not in found:
+        raise SlugUnknown(slug)
+    return found[slug]
+
+
+async def show(tenant_id: UUID, ledger: Ledger) -> tenants.Tenant:
+    """Raises NotFound."""
+    return await ledger.load(tenants.Tenant, tenant_id, tenant_id)
+
+
+async def _create_once(slug: str, name: str, currency: str, tenant_id: UUID, ledger: Ledger) -> Receipt[tenants.Tenant]:
+    tenant = tenants.create(id=tenant_id, slug=slug, name=name, currency=currency)
+    return await ledger.append(_system(tenant_id, b"create"), tenant)
+
+
+async def _is_complete(tenant_id: UUID, ledger: Ledger) -> bool:
+    """Whether the tenant has its first event and its admin, which is its second."""
+    try:
+        return (await ledger.head(tenant_id)).position >= 2
+    except errors.TenantUnknown:
+        return False
+
+
+def _system(tenant_id: UUID, step: bytes) -> Caller:
+    """The system itself; one id for each step of a tenant's making, so that a step is never done twice."""
+    return Caller(tenant_id=tenant_id, actor_id=None, role="system", command_id=ids.derived_id(tenant_id.bytes, step))

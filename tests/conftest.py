@@ -1,0 +1,111 @@
+"""What tests stand on: a real PostgreSQL, a migrated database of their own, a ledger on it.
+
+`DATABASE_URL` names the server if it is set (its user must be able to create databases and roles); without it the embedded
+one is started in a temporary directory. Databases are copies of one migrated template and are dropped after each test.
+"""
+
+import os
+import tempfile
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import argon2
+import psycopg
+import pytest
+import pytest_asyncio
+from psycopg import conninfo, sql
+
+from bitnexus import database as connections
+from commands.passwords import Passwords
+from domain import catalogue
+from ledger import ids
+from ledger.appender import Appender
+from ledger.codec import Codec
+from ledger.keys import Keyring, MasterKey
+from ledger.store import Ledger
+from ledger.waker import Waker
+from migrations import runner
+from tests.world import MASTER, Database, World
+
+CHEAP_ARGON2 = argon2.Parameters(argon2.Type.ID, 19, 16, 32, time_cost=1, memory_cost=8, parallelism=1)
+"""Tests of everything else must not spend their time on hashing."""
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    """The owner's URL of the server's maintenance database."""
+    given = os.environ.get("DATABASE_URL")
+    if given:
+        yield given
+        return
+    from bitnexus.embedded import Embedded  # only here: with DATABASE_URL nothing embedded is needed
+
+    with tempfile.TemporaryDirectory(prefix="bitnexus-test-") as folder, Embedded(Path(folder) / "data") as embedded:
+        yield embedded.owner_url
+
+
+def _at(server: str, name: str) -> str:
+    return conninfo.make_conninfo(server, dbname=name)
+
+
+@pytest.fixture(scope="session")
+def template(server: str) -> Iterator[str]:
+    """The name of a migrated, empty database."""
+    name = f"test_template_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
+        runner.migrate(_at(server, name), login_password=connections.login_password(MASTER))
+        yield name
+        _drop(connection, name)
+
+
+def _drop(connection: psycopg.Connection, name: str) -> None:
+    connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+    connection.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(f"{name}_login")))
+
+
+@pytest.fixture
+def database(server: str, template: str) -> Iterator[Database]:
+    """A migrated database of this test's own, without tenants."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    password = connections.login_password(MASTER)
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
+        )
+        owner_url = _at(server, name)
+        runner.migrate(owner_url, login_password=password)  # nothing to apply: makes the login role
+        yield Database(name, owner_url, runner.login_url(owner_url, password))
+        _drop(connection, name)
+
+
+@pytest_asyncio.fixture
+async def world(database: Database) -> AsyncIterator[World]:
+    """A ledger at work on `database`, as a process has it."""
+    waker = Waker(connections.connector(database.app_url, "app"))
+    appender = Appender(connections.connector(database.app_url, "app"), waker)
+    codec, keyring, passwords = Codec(catalogue.AGGREGATES), Keyring(MASTER), Passwords(CHEAP_ARGON2)
+    async with (
+        connections.pool(database.app_url, "app", 8) as app,
+        connections.pool(database.app_url, "projector", 8) as projector,
+    ):
+        await appender.start()
+        await waker.start()
+        yield World(database, Ledger(app, appender, codec, keyring), appender, waker, app, projector, passwords)
+        await appender.close()
+        await waker.close()
+        passwords.close()
+
+
+@pytest_asyncio.fixture
+async def tenant_id(world: World) -> uuid.UUID:
+    """A tenant with an open stream and nothing in it."""
+    tenant = ids.new_id()
+    await world.ledger.open_stream(tenant)
+    return tenant
+
+
+@pytest.fixture(scope="session")
+def master() -> MasterKey:
+    return MASTER
