@@ -26,10 +26,14 @@ def verifies(verifier: str, password: str) -> bool:
 
 
 def test_the_login_role_has_the_password_and_only_the_rights_it_needs(owner_url: str, folder: Folder) -> None:
+    """Also when the role was there before, and somebody had given it more."""
     runner.migrate(owner_url, login_password="the first one", folder=folder.path)
-    runner.migrate(owner_url, login_password=PASSWORD, folder=folder.path)
     with psycopg.connect(owner_url) as connection:
         name = login.role_name(connection.info.dbname)
+        connection.execute(sql.SQL("ALTER ROLE {} INHERIT").format(sql.Identifier(name)))
+        connection.execute(sql.SQL("GRANT bitnexus_app TO {} WITH INHERIT TRUE").format(sql.Identifier(name)))
+    runner.migrate(owner_url, login_password=PASSWORD, folder=folder.path)
+    with psycopg.connect(owner_url) as connection:
         attributes = connection.execute(
             "SELECT rolpassword, rolcanlogin, rolinherit, rolsuper, rolbypassrls, rolcreaterole, rolcreatedb"
             " FROM pg_authid WHERE rolname = %s",
@@ -99,31 +103,29 @@ def test_a_login_role_that_could_go_round_row_level_security_is_refused(owner_ur
 
 
 def test_an_owner_who_is_no_superuser_can_migrate(server_url: str, owner_url: str, folder: Folder) -> None:
-    """Managed databases give nobody a superuser: CREATEROLE and the database must do, with pgvector made by theirs."""
+    """Managed databases give nobody a superuser: owning the database and CREATEROLE must do."""
+    runner.migrate(owner_url, login_password=PASSWORD, folder=folder.path)  # makes pgvector and the shared roles
     database = str(conninfo.conninfo_to_dict(owner_url)["dbname"])
-    owner = sql.Identifier(f"{database}_owner")
-    roles = [sql.Identifier(f"{database}_{role}") for role in ("app", "projector", "platform")]
+    owner, login_role = sql.Identifier(f"{database}_owner"), sql.Identifier(f"{database}_login")
     with psycopg.connect(owner_url, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE ROLE {} LOGIN CREATEROLE").format(owner))
-        connection.execute(sql.SQL("ALTER DATABASE {} OWNER TO {}").format(sql.Identifier(database), owner))
-        connection.execute("CREATE EXTENSION vector")
-        runner.migrate(owner_url, login_password=PASSWORD, folder=folder.path)  # so that the shared roles are there
-        connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(f"{database}_login")))
         connection.execute("DROP SCHEMA migrations CASCADE")
+        connection.execute(sql.SQL("DROP ROLE {}").format(login_role))
+        connection.execute(sql.SQL("CREATE ROLE {} LOGIN CREATEROLE PASSWORD 'x'").format(owner))
+        connection.execute(sql.SQL("ALTER DATABASE {} OWNER TO {}").format(sql.Identifier(database), owner))
         connection.execute(
             sql.SQL("GRANT bitnexus_app, bitnexus_projector, bitnexus_platform TO {} WITH ADMIN TRUE").format(owner)
         )
         try:
-            connection.execute(sql.SQL("SET SESSION AUTHORIZATION {}").format(owner))
-            login.ensure(connection, PASSWORD)
-            login.ensure(connection, PASSWORD)
+            url = conninfo.make_conninfo(owner_url, user=f"{database}_owner", password="x")
+            folder.write("0002_pre_a.sql", "CREATE TABLE public.a (n int)")
+            applied = runner.migrate(url, login_password=PASSWORD, folder=folder.path)
+            again = runner.migrate(url, login_password="another", folder=folder.path)
         finally:
-            connection.execute("RESET SESSION AUTHORIZATION")
             connection.execute(sql.SQL("ALTER DATABASE {} OWNER TO CURRENT_USER").format(sql.Identifier(database)))
-            connection.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(f"{database}_login")))
-            connection.execute(sql.SQL("DROP OWNED BY {}").format(owner))
-            connection.execute(sql.SQL("DROP ROLE {}").format(owner))
-    assert len(roles) == 3
+            connection.execute(sql.SQL("REASSIGN OWNED BY {} TO CURRENT_USER").format(owner))
+            connection.execute(sql.SQL("DROP OWNED BY {} CASCADE").format(owner))
+            connection.execute(sql.SQL("DROP ROLE IF EXISTS {}, {}").format(login_role, owner))
+    assert (applied, again) == (["0001_pre_roles.sql", "0002_pre_a.sql"], [])
 
 
 def test_without_pgvector_the_error_says_what_to_install(
