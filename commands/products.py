@@ -6,6 +6,7 @@ from uuid import UUID
 
 import msgspec
 
+from commands.repeats import repeatable
 from domain import products, refusals, tenants
 from ledger import errors, ids
 from ledger.caller import Caller
@@ -47,6 +48,7 @@ class Retire(msgspec.Struct, frozen=True, kw_only=True):
     product_id: UUID
 
 
+@repeatable(products.Product)
 async def list_product(command: ListProduct, caller: Caller, ledger: Ledger) -> Receipt[products.Product]:
     """Raises SkuTaken and what `products.list_product` raises."""
     currency = command.currency
@@ -69,6 +71,7 @@ async def list_product(command: ListProduct, caller: Caller, ledger: Ledger) -> 
         raise SkuTaken(product.sku, taken.owner) from None
 
 
+@repeatable(products.Product)
 async def rename(command: Rename, caller: Caller, ledger: Ledger) -> Receipt[products.Product]:
     """Raises NotFound, ProductRetired, VersionConflict and what a name may be refused for."""
     product = await ledger.load(products.Product, caller.tenant_id, command.product_id)
@@ -76,6 +79,7 @@ async def rename(command: Rename, caller: Caller, ledger: Ledger) -> Receipt[pro
     return await ledger.append(caller, product)
 
 
+@repeatable(products.Product)
 async def reprice(command: Reprice, caller: Caller, ledger: Ledger) -> Receipt[products.Product]:
     """Raises NotFound, ProductRetired, VersionConflict and what a price may be refused for."""
     product = await ledger.load(products.Product, caller.tenant_id, command.product_id)
@@ -83,6 +87,7 @@ async def reprice(command: Reprice, caller: Caller, ledger: Ledger) -> Receipt[p
     return await ledger.append(caller, product)
 
 
+@repeatable(products.Product)
 async def retire(command: Retire, caller: Caller, ledger: Ledger) -> Receipt[products.Product]:
     """The SKU stays taken: it names the product in what was sold. Raises NotFound, VersionConflict."""
     product = await ledger.load(products.Product, caller.tenant_id, command.product_id)

@@ -9,6 +9,7 @@ from uuid import UUID
 import msgspec
 
 from commands.products import SKU
+from commands.repeats import repeatable
 from domain import aggregates, external, products, refusals, transactions
 from ledger import errors, ids
 from ledger.caller import Caller
@@ -110,6 +111,7 @@ class RecordRefund(msgspec.Struct, frozen=True, kw_only=True):
     occurred_at: datetime | None = None
 
 
+@repeatable(transactions.Transaction)
 async def record(command: Record, caller: Caller, ledger: Ledger) -> Receipt[transactions.Transaction]:
     """Raises ProductUnknown, ProductNotSold, ProductNotNamed, PriceNotTheCatalogues, ExternalIdTaken and what
     `transactions.record` raises."""
@@ -134,6 +136,7 @@ async def record(command: Record, caller: Caller, ledger: Ledger) -> Receipt[tra
     return await _append(caller, ledger, transaction, transaction.source, transaction.external_id, transaction.id)
 
 
+@repeatable(transactions.Transaction)
 async def refund(command: Refund, caller: Caller, ledger: Ledger) -> Receipt[transactions.Transaction]:
     """The refund is the last of the aggregate's `refunds`.
 
@@ -151,6 +154,7 @@ async def refund(command: Refund, caller: Caller, ledger: Ledger) -> Receipt[tra
     return await _append(caller, ledger, transaction, made.source, made.external_id, made.id)
 
 
+@repeatable(transactions.Refund)
 async def record_refund(command: RecordRefund, caller: Caller, ledger: Ledger) -> Receipt[transactions.Refund]:
     """Raises ExternalIdTaken and what `transactions.record_refund` raises."""
     transactions.check_count(command.lines)

@@ -161,7 +161,12 @@ class Appender:
                 self._wake.clear()
                 await self._wake.wait()
                 continue
-            await self._flush(self._take())
+            batch = self._take()
+            try:
+                await self._flush(batch)
+            except Exception as error:  # noqa: BLE001  a supervised task's edge: callers are told, the next flush goes on
+                _log.exception("A flush of %d commands failed", len(batch))
+                _settle_with(batch, error)
 
     def _take(self) -> list[_Waiting]:
         batch: list[_Waiting] = []

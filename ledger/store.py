@@ -27,6 +27,7 @@ READ_AGGREGATES = "SELECT * FROM ledger.read_aggregates(%s, %s, %s)"
 READ_HOLDERS = "SELECT * FROM ledger.read_holders(%s, %s, %s)"
 READ_RESERVATIONS = "SELECT * FROM ledger.read_reservations(%s, %s, %s)"
 READ_SECRET = "SELECT o_value FROM ledger.read_secret(%s, %s, %s)"
+READ_COMMAND = "SELECT * FROM ledger.read_command(%s, %s)"
 OPEN_STREAM = "SELECT ledger.open_stream(%s)"
 OPEN_SUBJECTS = "SELECT o_ref, o_subject FROM ledger.open_subjects(%s, %s, %s, %s)"
 
@@ -168,9 +169,7 @@ class Ledger:
         )
         appended = await self._appender.submit(command)
         if appended.outcome is not None:
-            stored = _OUTCOME.decode(appended.outcome)
-            original = await self.load(type(aggregate), caller.tenant_id, stored.originator_id, stored.version)
-            return Receipt(original, appended.position, appended.recorded_at, True)
+            return await self._replayed(type(aggregate), caller.tenant_id, appended)
         for each, new in pending:
             if new:
                 each.pending_events.clear()
@@ -178,6 +177,27 @@ class Ledger:
                 if new[0].originator_version == each.INITIAL_VERSION:
                     each._created_on = appended.recorded_at  # the package offers no setter
         return Receipt(aggregate, appended.position, appended.recorded_at, False)
+
+    async def recall(self, cls: type[A], caller: Caller) -> Receipt[A] | None:
+        """What became of the caller's command id, None if it is new. Raises CommandIdReused.
+
+        Good for answering a repeat whose first sending was answered; it proves nothing about one that may be under way.
+        """
+        async with self._pool.connection() as connection:
+            cursor = await connection.execute(READ_COMMAND, (caller.tenant_id, caller.command_id), binary=True)
+            row = await cursor.fetchone()
+        if row is None:
+            return None
+        fingerprint, outcome, position, recorded_at = row
+        if fingerprint != caller.fingerprint:
+            raise errors.CommandIdReused(caller.command_id)
+        return await self._replayed(cls, caller.tenant_id, appender.Appended(position, recorded_at, outcome))
+
+    async def _replayed(self, cls: type[A], tenant_id: UUID, appended: appender.Appended) -> Receipt[A]:
+        assert appended.outcome is not None
+        stored = _OUTCOME.decode(appended.outcome)
+        aggregate = await self.load(cls, tenant_id, stored.originator_id, stored.version)
+        return Receipt(aggregate, appended.position, appended.recorded_at, True)
 
     async def _encode(self, caller: Caller, events: Sequence[Any]) -> list[appender.Event]:
         subjects = {subject for event in events if (subject := self.codec.subject_of(event)) is not None}

@@ -131,6 +131,6 @@ GRANT SELECT, INSERT ON ledger.events, ledger.commands, ledger.subjects, ledger.
 GRANT SELECT, INSERT, UPDATE ON ledger.heads TO bitnexus_writer;
 GRANT SELECT, INSERT, DELETE ON ledger.reservations TO bitnexus_writer;
 GRANT SELECT, INSERT, UPDATE, DELETE ON ledger.secrets TO bitnexus_writer;
-GRANT SELECT ON ledger.heads, ledger.events, ledger.reservations, ledger.secrets, ledger.subjects, ledger.subject_keys TO bitnexus_app;
+GRANT SELECT ON ledger.heads, ledger.events, ledger.commands, ledger.reservations, ledger.secrets, ledger.subjects, ledger.subject_keys TO bitnexus_app;
 GRANT SELECT ON ledger.heads, ledger.events, ledger.subject_keys TO bitnexus_projector;
 GRANT SELECT ON ledger.heads TO bitnexus_platform;

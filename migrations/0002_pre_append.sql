@@ -392,6 +392,16 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION ledger.read_command(tenant uuid, p_command uuid)
+RETURNS TABLE (o_fingerprint bytea, o_outcome bytea, o_position bigint, o_recorded_at timestamptz)
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    EXECUTE format('SET LOCAL bitnexus.tenant = %L', tenant);
+    RETURN QUERY SELECT k.fingerprint, k.outcome, k.position, k.recorded_at FROM ledger.commands k
+                 WHERE k.tenant_id = tenant AND k.command_id = p_command;
+END
+$$;
+
 CREATE FUNCTION ledger.read_head(tenant uuid) RETURNS TABLE (o_position bigint, o_hash bytea, o_recorded_at timestamptz)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -415,7 +425,7 @@ $$;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA ledger FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION ledger.set_tenant, ledger.app_tenant TO bitnexus_writer, bitnexus_app, bitnexus_projector, bitnexus_platform;
 GRANT EXECUTE ON FUNCTION ledger.append, ledger.open_stream, ledger.open_subjects, ledger.open_subject_keys,
-    ledger.read_aggregates, ledger.read_holders, ledger.read_reservations, ledger.read_secret, ledger.read_head, ledger.read_stream TO bitnexus_app;
+    ledger.read_aggregates, ledger.read_holders, ledger.read_reservations, ledger.read_secret, ledger.read_command, ledger.read_head, ledger.read_stream TO bitnexus_app;
 GRANT EXECUTE ON FUNCTION ledger.read_stream, ledger.read_head TO bitnexus_projector;
 
 -- The writer owns what it must be able to do in everybody's stead. It cannot make anything new in the schema afterwards.
