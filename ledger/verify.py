@@ -19,7 +19,7 @@ from ledger import chain
 PROGRESS_EVERY = 20_000
 """Events between two calls of `progress`."""
 
-HEAD = "SELECT position, hash, recorded_at FROM ledger.heads WHERE tenant_id = %s"
+HEAD = "SELECT position, hash, timestamptz_send(recorded_at) FROM ledger.heads WHERE tenant_id = %s"
 EVENTS: LiteralString = """
 COPY (SELECT position, hash, originator_id, originator_version, recorded_at, topic, state, metadata
       FROM ledger.events WHERE tenant_id = {tenant} ORDER BY position) TO STDOUT (FORMAT binary)
@@ -33,6 +33,7 @@ _SIGNATURE_BYTES = 19
 _ROW = struct.Struct(">hiqi32si16siiiq")
 _NUMBERS = struct.Struct(">q16siq")
 _FIELDS = 8
+_INT8_MAX = 2**63 - 1
 _POSTGRES_EPOCH_US = 946_684_800_000_000
 
 
@@ -104,7 +105,7 @@ class _Walk:
         self.hash = chain.genesis(tenant_id)
         self.broken: Broken | None = None
         self._tenant = tenant_id.bytes
-        self._recorded_us = -(2**63)
+        self.recorded_us = -(2**63)
 
     def step(self, row: bytes) -> None:
         """Hash the next row onto the chain, or say why it does not fit."""
@@ -115,25 +116,30 @@ class _Walk:
             self.broken = Broken(expected, f"the event is missing: the next one stands at {position}")
             return
         recorded_us = since_2000_us + _POSTGRES_EPOCH_US
+        if recorded_us > _INT8_MAX:
+            self.broken = Broken(position, "its time is none that a leaf can hold")
+            return
         numbers = _NUMBERS.pack(position, originator, version, recorded_us)
         leaf = b"".join((b"\x00\x01", self.hash, self._tenant, numbers, row[_ROW.size :]))
         computed = hashlib.sha256(leaf).digest()
         if computed != stored:
             self.broken = Broken(position, f"the stored hash is {stored.hex()}, the event hashes to {computed.hex()}")
-        elif recorded_us < self._recorded_us:
+        elif recorded_us < self.recorded_us:
             self.broken = Broken(position, "it was recorded before the event that it follows")
         else:
-            self.position, self.hash, self._recorded_us = position, computed, recorded_us
+            self.position, self.hash, self.recorded_us = position, computed, recorded_us
 
 
 def _against_head(walk: _Walk, head: TupleRow | None) -> Broken | None:
     if head is None:
         return Broken(walk.position, "the tenant has no head") if walk.position else None
-    position, stored, _ = head
+    position, stored, sent = head
     if position > walk.position:
         return Broken(walk.position + 1, f"the event is missing: the head stands at {position}")
     if position < walk.position:
         return Broken(position + 1, f"the event is past the head, which stands at {position}")
     if bytes(stored) != walk.hash:
         return Broken(position, f"the head's hash is {bytes(stored).hex()}, the last event's is {walk.hash.hex()}")
+    if position and int.from_bytes(sent, "big", signed=True) + _POSTGRES_EPOCH_US != walk.recorded_us:
+        return Broken(position, "the head's time is not that of the last event")
     return None

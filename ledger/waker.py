@@ -88,7 +88,11 @@ class Waker:
     async def _listen(self, connection: AsyncConnection[TupleRow]) -> None:
         await connection.execute(f"LISTEN {CHANNEL}")
         async for notification in connection.notifies():
-            origin, moved = _PAYLOAD.decode(notification.payload)
+            try:
+                origin, moved = _PAYLOAD.decode(notification.payload)
+            except msgspec.DecodeError:
+                _log.warning("A notification on %s is none of ours: %.100r", CHANNEL, notification.payload)
+                continue
             for tenant_id, position in moved if origin != self._origin else ():
                 self._tell(tenant_id, position)
 

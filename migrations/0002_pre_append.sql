@@ -1,5 +1,11 @@
 -- Why: the only way to write an event. What it promises, and why, stands in ledger/README.md.
 
+-- Whether an array is a plain list: one dimension from 1 on (or empty), no NULL in it. NULL if there is no array.
+CREATE FUNCTION ledger.is_list(items anyarray) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT (cardinality(items) = 0 OR array_ndims(items) = 1 AND array_lower(items, 1) = 1) AND array_position(items, NULL) IS NULL
+$$;
+
 CREATE FUNCTION ledger.append(
     p_tenants     uuid[],   -- distinct
     c_tenant      int[],    -- of each command: index into p_tenants, never decreasing
@@ -16,7 +22,7 @@ CREATE FUNCTION ledger.append(
     r_kind        text[],
     r_key         bytea[],
     r_owner       uuid[],
-    r_claim       boolean[],  -- true claims, false releases
+    r_claim       boolean[],  -- true claims, false releases; within a command releases come first
     s_command     int[],    -- of each secret: index of its command
     s_owner       uuid[],
     s_kind        text[],
@@ -33,18 +39,20 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
 DECLARE
     LEAF_BYTES_MAX CONSTANT int := 65535;
-    LEAF_BYTES_FIXED CONSTANT int := 97;  -- 1 + 32 + 16 + 8 + 16 + 4 + 8 + three lengths of 4
+    LEAF_BYTES_FIXED CONSTANT int := 97;  -- 1 + 32 + 16 + 8 + 16 + 4 + 8 and three lengths of 4
+    STORED CONSTANT int := -1;
     n_tenants  CONSTANT int := cardinality(p_tenants);
     n_commands CONSTANT int := cardinality(c_id);
     n_events   CONSTANT int := cardinality(e_originator);
+    releases   CONSTANT boolean := false = ANY (r_claim);
+    decided    boolean := false;  -- whether collisions were looked for one by one
     head       record;
     found      record;
-    attempt    int := 1;
-    c int; e int; t int; previous_t int;
-    -- heads, by index into p_tenants
-    h_position bigint[] := array_fill(NULL::bigint, ARRAY[n_tenants]);
-    h_hash     bytea[]  := array_fill(NULL::bytea, ARRAY[n_tenants]);
-    h_recorded timestamptz[] := array_fill(NULL::timestamptz, ARRAY[n_tenants]);
+    e int; t int; o int; previous_t int;
+    -- heads, by index into p_tenants: as they are, and as they will be
+    h_position bigint[];
+    h_hash     bytea[];
+    h_recorded timestamptz[];
     n_position bigint[];
     n_hash     bytea[];
     -- the tenant whose commands are being chained
@@ -54,45 +62,54 @@ DECLARE
     prefix     bytea;   -- tenant
     stamp      bytea;   -- recorded_at as leaf bytes
     -- per event; NULL position: its command was refused
-    x_command  int[]  := array_fill(NULL::int, ARRAY[n_events]);
-    x_tenant   uuid[] := array_fill(NULL::uuid, ARRAY[n_events]);
+    x_tenant   uuid[];
     x_position bigint[];
     x_recorded timestamptz[];
     x_hash     bytea[];
     -- per command
-    y_status   smallint[] := array_fill(0::smallint, ARRAY[n_commands]);
-    y_position bigint[]   := array_fill(NULL::bigint, ARRAY[n_commands]);
-    y_recorded timestamptz[] := array_fill(NULL::timestamptz, ARRAY[n_commands]);
-    y_outcome  bytea[] := array_fill(NULL::bytea, ARRAY[n_commands]);
-    y_kind     text[]  := array_fill(NULL::text, ARRAY[n_commands]);
-    y_owner    uuid[]  := array_fill(NULL::uuid, ARRAY[n_commands]);
-    y_first    int[];   -- of a command id given twice in this call: where it was given first
-    claimed    text[];
+    y_status   smallint[];
+    y_position bigint[];
+    y_recorded timestamptz[];
+    y_outcome  bytea[];
+    y_kind     text[];
+    y_owner    uuid[];
+    y_first    int[];   -- of an id given twice in this call: the command that it repeats
+    -- when collisions are looked for: equal things have one slot
+    i_slot int[]; i_by int[];                  -- command ids; which command of this call has it
+    v_slot int[]; v_by int[]; v_wanted int[];  -- versions; who has it (STORED: a stored event), who asked for it last
+    -- reservations: operations in order, and by slot who holds the key, before and after
+    o_command int[] := '{}'; o_slot int[] := '{}'; o_claim boolean[] := '{}'; o_holder uuid[] := '{}'; o_kinds text[] := '{}';
+    k_command int[] := '{}'; k_kind text[] := '{}'; k_key bytea[] := '{}'; k_before uuid[] := '{}'; k_after uuid[] := '{}'; k_undo uuid[];
 BEGIN
-    -- Guards: malformed input is refused whole, before anything is locked.
+    -- Guards: malformed input is refused whole, before anything is locked. Subscripts and unnest then see the same elements.
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         RAISE EXCEPTION 'ledger.append needs READ COMMITTED: it must see what the lock on the head waited for' USING ERRCODE = '25001';
     END IF;
-    IF n_commands IS NULL OR n_commands = 0 OR n_tenants IS NULL OR n_events IS NULL
-       OR array_ndims(p_tenants) IS DISTINCT FROM 1 OR array_lower(p_tenants, 1) <> 1
-       OR cardinality(c_tenant) IS DISTINCT FROM n_commands OR cardinality(c_fingerprint) IS DISTINCT FROM n_commands
-       OR cardinality(c_outcome) IS DISTINCT FROM n_commands OR cardinality(c_events) IS DISTINCT FROM n_commands
-       OR cardinality(e_version) IS DISTINCT FROM n_events OR cardinality(e_topic) IS DISTINCT FROM n_events
-       OR cardinality(e_state) IS DISTINCT FROM n_events OR cardinality(e_metadata) IS DISTINCT FROM n_events
-       OR r_command IS NULL OR cardinality(r_kind) IS DISTINCT FROM cardinality(r_command) OR cardinality(r_key) IS DISTINCT FROM cardinality(r_command)
-       OR cardinality(r_owner) IS DISTINCT FROM cardinality(r_command) OR cardinality(r_claim) IS DISTINCT FROM cardinality(r_command)
-       OR s_command IS NULL OR cardinality(s_owner) IS DISTINCT FROM cardinality(s_command) OR cardinality(s_kind) IS DISTINCT FROM cardinality(s_command)
-       OR cardinality(s_value) IS DISTINCT FROM cardinality(s_command)
-       OR (SELECT count(DISTINCT x) FROM unnest(p_tenants) x) <> n_tenants
-       OR (SELECT coalesce(sum(x), 0) <> n_events OR coalesce(min(x), -1) < 0 OR count(x) <> n_commands FROM unnest(c_events) x)
-       OR (SELECT coalesce(bool_or(x IS NULL OR x < 1), false) FROM unnest(e_version) x)
-       OR (SELECT coalesce(bool_or(x IS NULL OR x NOT BETWEEN 1 AND n_commands), false) FROM unnest(r_command) x)
-       OR (SELECT coalesce(bool_or(x IS NULL), false) FROM unnest(r_claim) x)
-       OR (SELECT coalesce(bool_or(x IS NULL OR x NOT BETWEEN 1 AND n_commands), false) FROM unnest(s_command) x) THEN
+    IF (ledger.is_list(p_tenants) AND n_tenants > 0 AND n_commands > 0
+        AND ledger.is_list(c_tenant) AND ledger.is_list(c_id) AND ledger.is_list(c_fingerprint) AND ledger.is_list(c_outcome) AND ledger.is_list(c_events)
+        AND ledger.is_list(e_originator) AND ledger.is_list(e_version) AND ledger.is_list(e_topic) AND ledger.is_list(e_state) AND ledger.is_list(e_metadata)
+        AND ledger.is_list(r_command) AND ledger.is_list(r_kind) AND ledger.is_list(r_key) AND ledger.is_list(r_owner) AND ledger.is_list(r_claim)
+        AND ledger.is_list(s_command) AND ledger.is_list(s_owner) AND ledger.is_list(s_kind)
+        AND (cardinality(s_value) = 0 OR array_ndims(s_value) = 1 AND array_lower(s_value, 1) = 1)
+        AND cardinality(c_tenant) = n_commands AND cardinality(c_fingerprint) = n_commands AND cardinality(c_outcome) = n_commands
+        AND cardinality(c_events) = n_commands
+        AND cardinality(e_version) = n_events AND cardinality(e_topic) = n_events AND cardinality(e_state) = n_events AND cardinality(e_metadata) = n_events
+        AND cardinality(r_kind) = cardinality(r_command) AND cardinality(r_key) = cardinality(r_command)
+        AND cardinality(r_owner) = cardinality(r_command) AND cardinality(r_claim) = cardinality(r_command)
+        AND cardinality(s_owner) = cardinality(s_command) AND cardinality(s_kind) = cardinality(s_command) AND cardinality(s_value) = cardinality(s_command)
+        AND (SELECT count(DISTINCT x) = n_tenants FROM unnest(p_tenants) x)
+        AND (SELECT sum(x) = n_events AND min(x) >= 0 FROM unnest(c_events) x)
+        AND (SELECT coalesce(min(x) >= 1, true) FROM unnest(e_version) x)
+        AND (SELECT coalesce(min(x) >= 1 AND max(x) <= n_commands, true) FROM unnest(r_command) x)
+        AND (SELECT coalesce(min(octet_length(x)) = 32 AND max(octet_length(x)) = 32, true) FROM unnest(r_key) x)
+        AND (SELECT coalesce(min(x) >= 1 AND max(x) <= n_commands, true) FROM unnest(s_command) x)) IS NOT TRUE THEN
         RAISE EXCEPTION 'ledger.append was given arrays that do not fit together' USING ERRCODE = '22023';
     END IF;
 
     -- Lock the heads in tenant order, so that two flushes never wait for each other in a circle. Only then take the time.
+    h_position := array_fill(NULL::bigint, ARRAY[n_tenants]);
+    h_hash := array_fill(NULL::bytea, ARRAY[n_tenants]);
+    h_recorded := array_fill(NULL::timestamptz, ARRAY[n_tenants]);
     FOR head IN SELECT h.tenant_id, h.position AS at, h.hash AS tip, h.recorded_at AS last
                 FROM ledger.heads h WHERE h.tenant_id = ANY (p_tenants) ORDER BY h.tenant_id FOR UPDATE LOOP
         t := array_position(p_tenants, head.tenant_id);
@@ -105,11 +122,18 @@ BEGIN
         h_recorded[t] := greatest(recorded, h_recorded[t]);
     END LOOP;
 
+    y_status := array_fill(0::smallint, ARRAY[n_commands]);
+    y_position := array_fill(NULL::bigint, ARRAY[n_commands]);
+    y_recorded := array_fill(NULL::timestamptz, ARRAY[n_commands]);
+    y_outcome := array_fill(NULL::bytea, ARRAY[n_commands]);
+    y_kind := array_fill(NULL::text, ARRAY[n_commands]);
+    y_owner := array_fill(NULL::uuid, ARRAY[n_commands]);
+    x_tenant := array_fill(NULL::uuid, ARRAY[n_events]);
     e := 0;
     previous_t := 1;
     FOR c IN 1 .. n_commands LOOP
         t := c_tenant[c];
-        IF t IS NULL OR t < previous_t OR t > n_tenants THEN
+        IF t < previous_t OR t > n_tenants THEN
             RAISE EXCEPTION 'ledger.append was given commands out of tenant order' USING ERRCODE = '22023';
         END IF;
         previous_t := t;
@@ -118,94 +142,102 @@ BEGIN
         END IF;
         FOR i IN 1 .. c_events[c] LOOP
             e := e + 1;
-            x_command[e] := c;
             x_tenant[e] := p_tenants[t];
-            IF octet_length(e_state[e]) + octet_length(e_metadata[e]) + octet_length(e_topic[e]) + LEAF_BYTES_FIXED > LEAF_BYTES_MAX THEN
+            IF octet_length(e_state[e]) + octet_length(e_metadata[e]) + octet_length(e_topic[e]) + LEAF_BYTES_FIXED > LEAF_BYTES_MAX AND y_status[c] = 0 THEN
                 y_status[c] := 5;
             END IF;
         END LOOP;
     END LOOP;
 
     LOOP
-        -- Chain what is to be appended, in the order of the call.
-        x_position := array_fill(NULL::bigint, ARRAY[n_events]);
-        x_recorded := array_fill(NULL::timestamptz, ARRAY[n_events]);
-        x_hash := array_fill(NULL::bytea, ARRAY[n_events]);
-        n_position := h_position;
-        n_hash := h_hash;
-        e := 0;
-        previous_t := 0;
-        FOR c IN 1 .. n_commands LOOP
-            IF y_status[c] <> 0 THEN
-                e := e + c_events[c];
-                CONTINUE;
-            END IF;
-            t := c_tenant[c];
-            IF t <> previous_t THEN
-                IF previous_t > 0 THEN
-                    n_position[previous_t] := position;
-                    n_hash[previous_t] := hash;
+        -- Optimistically: nearly always nothing collides. A key that is given back may be claimed again in the same call, so
+        -- releases are looked at one by one from the start.
+        IF decided OR NOT releases THEN
+            -- Chain what is to be appended, in the order of the call.
+            x_position := array_fill(NULL::bigint, ARRAY[n_events]);
+            x_recorded := array_fill(NULL::timestamptz, ARRAY[n_events]);
+            x_hash := array_fill(NULL::bytea, ARRAY[n_events]);
+            n_position := h_position;
+            n_hash := h_hash;
+            e := 0;
+            previous_t := 0;
+            FOR c IN 1 .. n_commands LOOP
+                IF y_status[c] <> 0 THEN
+                    e := e + c_events[c];
+                    CONTINUE;
                 END IF;
-                previous_t := t;
-                position := h_position[t];
-                hash := h_hash[t];
-                recorded := h_recorded[t];
-                prefix := uuid_send(p_tenants[t]);
-                stamp := int8send((extract(epoch FROM recorded) * 1000000)::bigint);
-            END IF;
-            FOR i IN 1 .. c_events[c] LOOP
-                e := e + 1;
-                position := position + 1;
-                hash := sha256('\x0001'::bytea || hash || prefix || int8send(position) || uuid_send(e_originator[e]) || int4send(e_version[e]) || stamp
-                    || int4send(octet_length(e_topic[e])) || convert_to(e_topic[e], 'UTF8')
-                    || int4send(octet_length(e_state[e])) || e_state[e]
-                    || int4send(octet_length(e_metadata[e])) || e_metadata[e]);
-                x_position[e] := position;
-                x_hash[e] := hash;
-                x_recorded[e] := recorded;
+                t := c_tenant[c];
+                IF t <> previous_t THEN
+                    IF previous_t > 0 THEN
+                        n_position[previous_t] := position;
+                        n_hash[previous_t] := hash;
+                    END IF;
+                    previous_t := t;
+                    position := h_position[t];
+                    hash := h_hash[t];
+                    recorded := h_recorded[t];
+                    prefix := uuid_send(p_tenants[t]);
+                    stamp := int8send((extract(epoch FROM recorded) * 1000000)::bigint);
+                END IF;
+                FOR i IN 1 .. c_events[c] LOOP
+                    e := e + 1;
+                    position := position + 1;
+                    hash := sha256('\x0001'::bytea || hash || prefix || int8send(position) || uuid_send(e_originator[e]) || int4send(e_version[e]) || stamp
+                        || int4send(octet_length(e_topic[e])) || convert_to(e_topic[e], 'UTF8')
+                        || int4send(octet_length(e_state[e])) || e_state[e]
+                        || int4send(octet_length(e_metadata[e])) || e_metadata[e]);
+                    x_position[e] := position;
+                    x_hash[e] := hash;
+                    x_recorded[e] := recorded;
+                END LOOP;
+                y_position[c] := position;
+                y_recorded[c] := recorded;
             END LOOP;
-            y_position[c] := position;
-            y_recorded[c] := recorded;
-        END LOOP;
-        IF previous_t > 0 THEN
-            n_position[previous_t] := position;
-            n_hash[previous_t] := hash;
+            IF previous_t > 0 THEN
+                n_position[previous_t] := position;
+                n_hash[previous_t] := hash;
+            END IF;
+
+            BEGIN
+                INSERT INTO ledger.commands (tenant_id, command_id, fingerprint, outcome, position, recorded_at)
+                SELECT p_tenants[x.t], x.id, x.fingerprint, x.outcome, x.at, x.recorded
+                FROM unnest(c_tenant, c_id, c_fingerprint, c_outcome, y_position, y_recorded, y_status) AS x (t, id, fingerprint, outcome, at, recorded, status)
+                WHERE x.status = 0;
+                INSERT INTO ledger.events (tenant_id, position, originator_id, originator_version, topic, recorded_at, state, metadata, hash)
+                SELECT x.* FROM unnest(x_tenant, x_position, e_originator, e_version, e_topic, x_recorded, e_state, e_metadata, x_hash)
+                    AS x (tenant, at, originator, version, topic, recorded, state, metadata, hash)
+                WHERE x.at IS NOT NULL;
+                IF decided THEN
+                    DELETE FROM ledger.reservations r
+                    USING unnest(k_command, k_kind, k_key, k_before, k_after) AS x (c, kind, key, before, after)
+                    WHERE r.tenant_id = p_tenants[c_tenant[x.c]] AND r.kind = x.kind AND r.key = x.key AND x.before IS DISTINCT FROM x.after;
+                    INSERT INTO ledger.reservations (tenant_id, kind, key, owner)
+                    SELECT p_tenants[c_tenant[x.c]], x.kind, x.key, x.after
+                    FROM unnest(k_command, k_kind, k_key, k_before, k_after) AS x (c, kind, key, before, after)
+                    WHERE x.after IS NOT NULL AND x.before IS DISTINCT FROM x.after;
+                ELSIF cardinality(r_command) > 0 THEN
+                    INSERT INTO ledger.reservations (tenant_id, kind, key, owner)
+                    SELECT p_tenants[c_tenant[x.c]], x.kind, x.key, x.owner
+                    FROM unnest(r_command, r_kind, r_key, r_owner) AS x (c, kind, key, owner)
+                    WHERE y_status[x.c] = 0;
+                END IF;
+                EXIT;
+            EXCEPTION WHEN unique_violation THEN
+                IF decided THEN
+                    RAISE;
+                END IF;
+            END;
         END IF;
+        decided := true;
 
-        -- Optimistically: nearly always nothing collides.
-        BEGIN
-            INSERT INTO ledger.commands (tenant_id, command_id, fingerprint, outcome, position, recorded_at)
-            SELECT p_tenants[x.t], x.id, x.fingerprint, x.outcome, x.at, x.recorded
-            FROM unnest(c_tenant, c_id, c_fingerprint, c_outcome, y_position, y_recorded, y_status) AS x (t, id, fingerprint, outcome, at, recorded, status)
-            WHERE x.status = 0;
-            INSERT INTO ledger.events (tenant_id, position, originator_id, originator_version, topic, recorded_at, state, metadata, hash)
-            SELECT x.* FROM unnest(x_tenant, x_position, e_originator, e_version, e_topic, x_recorded, e_state, e_metadata, x_hash)
-                AS x (tenant, at, originator, version, topic, recorded, state, metadata, hash)
-            WHERE x.at IS NOT NULL;
-            IF cardinality(r_command) > 0 THEN
-                DELETE FROM ledger.reservations r
-                USING unnest(r_command, r_kind, r_key, r_owner, r_claim) AS x (c, kind, key, owner, claim)
-                WHERE NOT x.claim AND y_status[x.c] = 0
-                  AND r.tenant_id = p_tenants[c_tenant[x.c]] AND r.kind = x.kind AND r.key = x.key AND r.owner = x.owner;
-                INSERT INTO ledger.reservations (tenant_id, kind, key, owner)
-                SELECT p_tenants[c_tenant[x.c]], x.kind, x.key, x.owner
-                FROM unnest(r_command, r_kind, r_key, r_owner, r_claim) AS x (c, kind, key, owner, claim)
-                WHERE x.claim AND y_status[x.c] = 0;
-            END IF;
-            EXIT;
-        EXCEPTION WHEN unique_violation THEN
-            IF attempt > 1 THEN
-                RAISE;
-            END IF;
-        END;
-        attempt := 2;
-
-        -- Somebody collided. First against what is stored: the heads are locked, so it does not change any more.
+        -- Somebody collided. What is stored does not change any more, the heads are locked. Equal ids, versions and keys get one
+        -- slot each; then every command is decided in order, greedily: A takes X1, B wants X1 and Y1 and is refused, C gets Y1.
         FOR found IN
             SELECT x.c, k.fingerprint = x.fingerprint AS same, k.outcome, k.position AS at, k.recorded_at AS recorded
             FROM unnest(c_tenant, c_id, c_fingerprint) WITH ORDINALITY AS x (t, id, fingerprint, c)
             JOIN ledger.commands k ON k.tenant_id = p_tenants[x.t] AND k.command_id = x.id
         LOOP
+            CONTINUE WHEN y_status[found.c] <> 0;
             y_status[found.c] := CASE WHEN found.same THEN 1 ELSE 2 END;
             IF found.same THEN
                 y_outcome[found.c] := found.outcome;
@@ -213,90 +245,93 @@ BEGIN
                 y_recorded[found.c] := found.recorded;
             END IF;
         END LOOP;
+        i_slot := ARRAY(SELECT dense_rank() OVER (ORDER BY x.t, x.id) FROM unnest(c_tenant, c_id) WITH ORDINALITY AS x (t, id, c) ORDER BY x.c);
+        i_by := array_fill(0, ARRAY[n_commands]);
+        v_slot := ARRAY(SELECT dense_rank() OVER (ORDER BY x.tenant, x.originator, x.version)
+                        FROM unnest(x_tenant, e_originator, e_version) WITH ORDINALITY AS x (tenant, originator, version, e) ORDER BY x.e);
+        v_by := array_fill(0, ARRAY[n_events]);
+        v_wanted := v_by;
         FOR found IN
-            SELECT DISTINCT ON (x.c) x.c, x.originator
-            FROM unnest(x_command, x_tenant, e_originator, e_version) AS x (c, tenant, originator, version)
+            SELECT x.e FROM unnest(x_tenant, e_originator, e_version) WITH ORDINALITY AS x (tenant, originator, version, e)
             JOIN ledger.events v ON v.tenant_id = x.tenant AND v.originator_id = x.originator AND v.originator_version = x.version
-            ORDER BY x.c
         LOOP
-            IF y_status[found.c] = 0 THEN
-                y_status[found.c] := 3;
-                y_owner[found.c] := found.originator;
-            END IF;
+            v_by[v_slot[found.e]] := STORED;
         END LOOP;
-
-        -- Then against each other, greedily in order: A takes X1, B wants X1 and Y1 and is refused, C then gets Y1.
-        claimed := '{}';
-        y_first := array_fill(NULL::int, ARRAY[n_commands]);
         FOR found IN
-            WITH wanted (c, what, key, kind, owner, stored) AS (
-                SELECT x.c::int, 'command', 'c' || x.t || x.id, NULL::text, NULL::uuid, NULL::uuid
-                FROM unnest(c_tenant, c_id) WITH ORDINALITY AS x (t, id, c)
-                UNION ALL
-                SELECT x.c, 'version', 'e' || x.tenant || x.originator || x.version, NULL, x.originator, NULL
-                FROM unnest(x_command, x_tenant, e_originator, e_version) AS x (c, tenant, originator, version)
-                UNION ALL
-                SELECT x.c, CASE WHEN x.claim THEN 'claim' ELSE 'release' END,
-                       'r' || c_tenant[x.c] || encode(x.key, 'hex') || x.kind, x.kind, x.owner, r.owner
-                FROM unnest(r_command, r_kind, r_key, r_owner, r_claim) AS x (c, kind, key, owner, claim)
-                LEFT JOIN ledger.reservations r ON r.tenant_id = p_tenants[c_tenant[x.c]] AND r.kind = x.kind AND r.key = x.key
-            ), counted AS (
-                SELECT w.*, count(*) OVER (PARTITION BY w.key) AS times FROM wanted w
-            )
-            SELECT w.c,
-                   array_agg(w.key) FILTER (WHERE w.what = 'command') AS ids,
-                   array_agg(w.key) FILTER (WHERE w.what = 'version') AS versions,
-                   array_agg(w.owner) FILTER (WHERE w.what = 'version') AS originators,
-                   array_agg(w.key ORDER BY w.key) FILTER (WHERE w.what = 'claim') AS claims,
-                   array_agg(w.kind ORDER BY w.key) FILTER (WHERE w.what = 'claim') AS kinds,
-                   array_agg(w.stored ORDER BY w.key) FILTER (WHERE w.what = 'claim') AS holders,
-                   array_agg(w.owner ORDER BY w.key) FILTER (WHERE w.what = 'claim') AS claimants,
-                   array_agg('free' || w.key || w.owner) FILTER (WHERE w.what = 'release') AS releases
-            FROM counted w WHERE w.times > 1 OR w.stored IS NOT NULL GROUP BY w.c ORDER BY w.c
+            SELECT x.c, x.kind, x.key, x.owner, x.claim, r.owner AS before,
+                   dense_rank() OVER (ORDER BY c_tenant[x.c], x.kind COLLATE "C", x.key) AS slot
+            FROM unnest(r_command, r_kind, r_key, r_owner, r_claim) WITH ORDINALITY AS x (c, kind, key, owner, claim, n)
+            LEFT JOIN ledger.reservations r ON r.tenant_id = p_tenants[c_tenant[x.c]] AND r.kind = x.kind AND r.key = x.key
+            ORDER BY x.c, x.claim, x.n
         LOOP
-            c := found.c;
-            CONTINUE WHEN y_status[c] <> 0;
-            IF found.ids && claimed THEN
-                e := (SELECT min(x.c) FROM unnest(c_tenant, c_id, y_status) WITH ORDINALITY AS x (t, id, status, c)
-                      WHERE x.t = c_tenant[c] AND x.id = c_id[c] AND x.status = 0);
-                y_status[c] := CASE WHEN c_fingerprint[e] = c_fingerprint[c] THEN 1 ELSE 2 END;
-                y_first[c] := CASE WHEN c_fingerprint[e] = c_fingerprint[c] THEN e END;
-                CONTINUE;
+            o_command := o_command || found.c;
+            o_slot := o_slot || found.slot::int;
+            o_claim := o_claim || found.claim;
+            o_holder := o_holder || found.owner;
+            o_kinds := o_kinds || found.kind;
+            k_command[found.slot] := found.c;
+            k_kind[found.slot] := found.kind;
+            k_key[found.slot] := found.key;
+            k_before[found.slot] := found.before;
+            k_after[found.slot] := found.before;
+        END LOOP;
+        y_first := array_fill(NULL::int, ARRAY[n_commands]);
+        e := 0;
+        o := 1;
+        FOR c IN 1 .. n_commands LOOP
+            IF y_status[c] = 0 AND i_by[i_slot[c]] > 0 THEN
+                t := i_by[i_slot[c]];
+                y_status[c] := CASE WHEN c_fingerprint[t] = c_fingerprint[c] THEN 1 ELSE 2 END;
+                y_first[c] := CASE WHEN c_fingerprint[t] = c_fingerprint[c] THEN t END;
             END IF;
-            IF found.versions && claimed OR (SELECT count(DISTINCT k) < count(k) FROM unnest(found.versions) k) THEN
-                y_status[c] := 3;
-                y_owner[c] := found.originators[1];
-                CONTINUE;
-            END IF;
-            FOR i IN 1 .. coalesce(cardinality(found.claims), 0) LOOP
-                -- Taken by what is stored, unless this command or an earlier one of this call gives it back; or taken in this call.
-                IF (found.holders[i] IS NOT NULL AND NOT ('free' || found.claims[i] || found.holders[i]) = ANY (claimed || coalesce(found.releases, '{}')))
-                   OR found.claims[i] = ANY (claimed) OR found.claims[i] = ANY (found.claims[: i - 1]) THEN
-                    y_status[c] := 4;
-                    y_kind[c] := found.kinds[i];
-                    y_owner[c] := found.holders[i];
-                    IF y_owner[c] IS NULL THEN
-                        y_owner[c] := (SELECT x.owner FROM unnest(r_command, r_kind, r_key, r_owner, r_claim) AS x (c, kind, key, owner, claim)
-                                       WHERE x.claim AND y_status[x.c] = 0 AND x.c < found.c
-                                         AND 'r' || c_tenant[x.c] || encode(x.key, 'hex') || x.kind = found.claims[i] LIMIT 1);
-                    END IF;
-                    EXIT;
+            FOR i IN e + 1 .. e + c_events[c] LOOP
+                EXIT WHEN y_status[c] <> 0;
+                IF v_by[v_slot[i]] <> 0 OR v_wanted[v_slot[i]] = c THEN
+                    y_status[c] := 3;
+                    y_owner[c] := e_originator[i];
                 END IF;
+                v_wanted[v_slot[i]] := c;
             END LOOP;
-            CONTINUE WHEN y_status[c] <> 0;
-            claimed := claimed || coalesce(found.ids, '{}') || coalesce(found.versions, '{}') || coalesce(found.claims, '{}') || coalesce(found.releases, '{}');
+            k_undo := k_after;
+            WHILE o <= cardinality(o_command) AND o_command[o] = c LOOP
+                IF y_status[c] <> 0 THEN
+                    NULL;
+                ELSIF NOT o_claim[o] THEN
+                    IF k_after[o_slot[o]] = o_holder[o] THEN
+                        k_after[o_slot[o]] := NULL;
+                    END IF;
+                ELSIF k_after[o_slot[o]] IS NOT NULL THEN
+                    y_status[c] := 4;
+                    y_kind[c] := o_kinds[o];
+                    y_owner[c] := k_after[o_slot[o]];
+                ELSE
+                    k_after[o_slot[o]] := o_holder[o];
+                END IF;
+                o := o + 1;
+            END LOOP;
+            IF y_status[c] = 0 THEN
+                i_by[i_slot[c]] := c;
+                FOR i IN e + 1 .. e + c_events[c] LOOP
+                    v_by[v_slot[i]] := c;
+                END LOOP;
+            ELSE
+                k_after := k_undo;
+            END IF;
+            e := e + c_events[c];
         END LOOP;
     END LOOP;
 
+    -- Of several values of one secret the last stands.
     IF cardinality(s_command) > 0 THEN
-        DELETE FROM ledger.secrets s
-        USING unnest(s_command, s_owner, s_kind, s_value) AS x (c, owner, kind, value)
-        WHERE x.value IS NULL AND y_status[x.c] = 0 AND s.tenant_id = p_tenants[c_tenant[x.c]] AND s.owner = x.owner AND s.kind = x.kind;
+        WITH last AS (
+            SELECT DISTINCT ON (1, 2, 3) p_tenants[c_tenant[x.c]] AS tenant, x.owner, x.kind, x.value
+            FROM unnest(s_command, s_owner, s_kind, s_value) WITH ORDINALITY AS x (c, owner, kind, value, n)
+            WHERE y_status[x.c] = 0 ORDER BY 1, 2, 3, x.c DESC, x.n DESC
+        ), deleted AS (
+            DELETE FROM ledger.secrets s USING last x WHERE x.value IS NULL AND s.tenant_id = x.tenant AND s.owner = x.owner AND s.kind = x.kind
+        )
         INSERT INTO ledger.secrets (tenant_id, owner, kind, value)
-        SELECT DISTINCT ON (p_tenants[c_tenant[x.c]], x.owner, x.kind) p_tenants[c_tenant[x.c]], x.owner, x.kind, x.value
-        FROM unnest(s_command, s_owner, s_kind, s_value) WITH ORDINALITY AS x (c, owner, kind, value, n)
-        WHERE x.value IS NOT NULL AND y_status[x.c] = 0
-        ORDER BY p_tenants[c_tenant[x.c]], x.owner, x.kind, x.n DESC
+        SELECT x.tenant, x.owner, x.kind, x.value FROM last x WHERE x.value IS NOT NULL
         ON CONFLICT ON CONSTRAINT secrets_pkey DO UPDATE SET value = excluded.value;
     END IF;
 
@@ -423,6 +458,7 @@ END
 $$;
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA ledger FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION ledger.is_list TO bitnexus_writer;
 GRANT EXECUTE ON FUNCTION ledger.set_tenant, ledger.app_tenant TO bitnexus_writer, bitnexus_app, bitnexus_projector, bitnexus_platform;
 GRANT EXECUTE ON FUNCTION ledger.append, ledger.open_stream, ledger.open_subjects, ledger.open_subject_keys,
     ledger.read_aggregates, ledger.read_holders, ledger.read_reservations, ledger.read_secret, ledger.read_command, ledger.read_head, ledger.read_stream TO bitnexus_app;

@@ -1,6 +1,5 @@
 """Empty throwaway databases, and folders of small migrations."""
 
-import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,8 +7,6 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg import conninfo, sql
-
-pass  # TEMP
 
 ROLES = """-- Why: the login role is granted these.
 DO $$
@@ -43,23 +40,13 @@ def folder(tmp_path: Path) -> Folder:
     return Folder(tmp_path)
 
 
-@pytest.fixture(scope="session")
-def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A superuser's URL: DATABASE_URL if it is set, else an embedded server of these tests' own."""
-    if url := os.environ.get("DATABASE_URL"):
-        yield url
-        return
-    with embedded.Embedded(tmp_path_factory.mktemp("embedded")) as server:
-        yield server.owner_url
-
-
 @pytest.fixture
-def owner_url(server_url: str) -> Iterator[str]:
+def owner_url(server: str) -> Iterator[str]:
     """The owner's URL of an empty database."""
     name = f"migrations_{secrets.token_hex(6)}"
-    with psycopg.connect(server_url, autocommit=True) as connection:
+    with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-    yield conninfo.make_conninfo(server_url, dbname=name)
-    with psycopg.connect(server_url, autocommit=True) as connection:
+    yield conninfo.make_conninfo(server, dbname=name)
+    with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
         connection.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(f"{name}_login")))

@@ -69,18 +69,18 @@ def test_nothing_of_the_owner_is_left_in_the_login_url() -> None:
     assert conninfo.conninfo_to_dict(url) == expected | {"user": "shop_login", "password": PASSWORD}
 
 
-def test_databases_of_one_server_can_be_migrated_at_the_same_time(server_url: str, folder: Folder) -> None:
+def test_databases_of_one_server_can_be_migrated_at_the_same_time(server: str, folder: Folder) -> None:
     """Roles are shared by all databases; changing them at once fails with "tuple concurrently updated"."""
     names = [f"migrations_together_{number}" for number in range(4)]
     for number in range(2, 22):  # each gives the roles a chance to collide
         folder.write(
             f"{number:04}_pre_{number}.sql", "ALTER ROLE bitnexus_app CONNECTION LIMIT 50; SELECT pg_sleep(0.01)"
         )
-    with psycopg.connect(server_url, autocommit=True) as connection:
+    with psycopg.connect(server, autocommit=True) as connection:
         for name in names:
             connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         try:
-            urls = [conninfo.make_conninfo(server_url, dbname=name) for name in names]
+            urls = [conninfo.make_conninfo(server, dbname=name) for name in names]
             with ThreadPoolExecutor(4) as pool:
                 applied = list(
                     pool.map(lambda url: runner.migrate(url, login_password=PASSWORD, folder=folder.path), urls)
@@ -102,7 +102,7 @@ def test_a_login_role_that_could_go_round_row_level_security_is_refused(owner_ur
         runner.migrate(owner_url, login_password=PASSWORD, folder=folder.path)
 
 
-def test_an_owner_who_is_no_superuser_can_migrate(server_url: str, owner_url: str, folder: Folder) -> None:
+def test_an_owner_who_is_no_superuser_can_migrate(server: str, owner_url: str, folder: Folder) -> None:
     """Managed databases give nobody a superuser: owning the database and CREATEROLE must do."""
     runner.migrate(owner_url, login_password=PASSWORD, folder=folder.path)  # makes pgvector and the shared roles
     database = str(conninfo.conninfo_to_dict(owner_url)["dbname"])

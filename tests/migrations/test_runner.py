@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 import pytest
 
-from migrations import errors, runner
+from migrations import errors, files, runner
 from tests.migrations.conftest import Folder
 
 PASSWORD = "pass'word-4711"
@@ -166,4 +166,4 @@ def test_an_old_server_is_refused(owner_url: str, folder: Folder, monkeypatch: p
 
 def test_the_packaged_files_are_in_order() -> None:
     """A gap or a double would stop every start."""
-    assert [migration.number for migration in runner.files.read(runner.files.packaged())][:1] == [1]
+    assert [migration.number for migration in files.read(files.packaged())][:1] == [1]

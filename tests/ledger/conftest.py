@@ -1,0 +1,39 @@
+"""Synchronous connections of each role, for tests that talk to the database themselves."""
+
+from collections.abc import Iterator
+from uuid import UUID
+
+import psycopg
+import pytest
+from psycopg import Connection
+from psycopg.rows import TupleRow
+
+from bitnexus import database as connections
+from tests.ledger import calls
+from tests.world import Database
+
+
+@pytest.fixture
+def app(database: Database) -> Iterator[Connection[TupleRow]]:
+    """A process's connection, in autocommit."""
+    with connections.connect_sync(database.app_url, "app") as connection:
+        yield connection
+
+
+@pytest.fixture
+def projector(database: Database) -> Iterator[Connection[TupleRow]]:
+    with connections.connect_sync(database.app_url, "projector") as connection:
+        yield connection
+
+
+@pytest.fixture
+def owner(database: Database) -> Iterator[Connection[TupleRow]]:
+    """The owner's connection: a superuser, or a role that may go round row-level security."""
+    with psycopg.connect(database.owner_url, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def tenant(app: Connection[TupleRow]) -> UUID:
+    """A tenant with an open stream and nothing in it."""
+    return calls.open_streams(app, 1)[0]
