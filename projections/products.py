@@ -1,0 +1,193 @@
+"""The view `products`: a row for each product, retired ones included."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, LiteralString
+from uuid import UUID
+
+import msgspec
+
+from domain.products import Product
+from ledger import read
+from projections import reading
+from projections.columns import Int8s, Jsons, Texts, Times, Uuids
+from projections.view import Batch, Cursor, View
+
+NAME = "products"
+
+CLEAR: LiteralString = "DELETE FROM views.products WHERE tenant_id = %(tenant)s"
+
+INSERT_LISTED: LiteralString = """
+INSERT INTO views.products (tenant_id, product_id, sku, name, description, price, currency, category, metadata, status,
+                            inserted_at, updated_at, position)
+SELECT %b, x.id, x.sku, x.name, x.description, x.price::numeric, x.currency, x.category, x.metadata, 'listed', x.at, x.at, x.position
+FROM unnest(%b, %b, %b, %b, %b, %b, %b, %b, %b, %b)
+     AS x (id, sku, name, description, price, currency, category, metadata, at, position)
+ON CONFLICT (tenant_id, product_id) DO NOTHING
+"""
+
+# NULL leaves a column as it is. The guard on position makes a repeat harmless.
+UPDATE_CHANGED: LiteralString = """
+UPDATE views.products p
+SET name = coalesce(x.name, p.name), price = coalesce(x.price::numeric, p.price), status = coalesce(x.status, p.status),
+    updated_at = x.at, position = x.position
+FROM unnest(%b, %b, %b, %b, %b, %b) AS x (id, name, price, status, at, position)
+WHERE p.tenant_id = %b AND p.product_id = x.id AND p.position < x.position
+"""
+
+COLUMNS: LiteralString = (
+    "product_id, sku, name, description, price, currency, category, metadata::text, status,"
+    " inserted_at, updated_at, position"
+)
+
+SHOW: LiteralString = f"SELECT {COLUMNS} FROM views.products WHERE tenant_id = %(tenant)s AND product_id = %(id)s"
+
+BY_IDS: LiteralString = f"""
+SELECT {COLUMNS} FROM views.products
+WHERE tenant_id = %(tenant)s AND product_id = ANY (%(ids)s) ORDER BY product_id
+"""
+
+PAGE: LiteralString = f"""
+SELECT {COLUMNS} FROM views.products
+WHERE tenant_id = %(tenant)s
+  AND (%(after)s::uuid IS NULL OR product_id > %(after)s::uuid)
+  AND (%(status)s::text IS NULL OR status = %(status)s::text)
+  AND (%(category)s::text IS NULL OR category = %(category)s::text)
+ORDER BY product_id LIMIT %(limit)s
+"""
+
+
+class ProductRow(msgspec.Struct, frozen=True):
+    """`position` is that of the last event applied to the row."""
+
+    id: UUID
+    sku: str
+    name: str
+    description: str | None
+    price: Decimal
+    currency: str
+    category: str | None
+    metadata: dict[str, Any]
+    status: str
+    inserted_at: datetime
+    updated_at: datetime
+    position: int
+
+
+async def project(batch: Batch, cursor: Cursor) -> None:
+    """New products by one statement; what happened to products by another one, folded to one change a product."""
+    if listed := batch.of(Product.Listed):
+        await cursor.execute(INSERT_LISTED, _listed_columns(batch.tenant_id, listed), prepare=True)
+    if changed := batch.by_originator(Product.Renamed, Product.Repriced, Product.Retired):
+        await cursor.execute(UPDATE_CHANGED, _changed_columns(batch.tenant_id, changed), prepare=True)
+
+
+def _listed_columns(tenant_id: UUID, listed: Sequence[read.Recorded]) -> list[object]:
+    events = [recorded.event for recorded in listed]
+    return [
+        tenant_id,
+        Uuids.of([event.originator_id for event in events]),
+        Texts.of([event.sku for event in events]),
+        Texts.of([event.name for event in events]),
+        Texts.of([event.description for event in events]),
+        Texts.of([str(event.price) for event in events]),
+        Texts.of([event.currency for event in events]),
+        Texts.of([event.category for event in events]),
+        Jsons.of([event.metadata for event in events]),
+        Times.of([recorded.recorded_at for recorded in listed]),
+        Int8s.of([recorded.position for recorded in listed]),
+    ]
+
+
+def _changed_columns(tenant_id: UUID, changed: dict[UUID, list[read.Recorded]]) -> list[object]:
+    names: list[str | None] = []
+    prices: list[str | None] = []
+    statuses: list[str | None] = []
+    for happened in changed.values():
+        name = price = status = None
+        for recorded in happened:
+            match recorded.event:
+                case Product.Renamed():
+                    name = recorded.event.name
+                case Product.Repriced():
+                    price = str(recorded.event.price)
+                case Product.Retired():
+                    status = "retired"
+        names.append(name)
+        prices.append(price)
+        statuses.append(status)
+    last = [happened[-1] for happened in changed.values()]
+    return [
+        Uuids.of(list(changed)),
+        Texts.of(names),
+        Texts.of(prices),
+        Texts.of(statuses),
+        Times.of([recorded.recorded_at for recorded in last]),
+        Int8s.of([recorded.position for recorded in last]),
+        tenant_id,
+    ]
+
+
+def _row(
+    id: UUID,
+    sku: str,
+    name: str,
+    description: str | None,
+    price: Decimal,
+    currency: str,
+    category: str | None,
+    metadata: str,
+    status: str,
+    inserted_at: datetime,
+    updated_at: datetime,
+    position: int,
+) -> ProductRow:
+    return ProductRow(
+        id,
+        sku,
+        name,
+        description,
+        price,
+        currency,
+        category,
+        msgspec.json.decode(metadata),
+        status,
+        reading.in_utc(inserted_at),
+        reading.in_utc(updated_at),
+        position,
+    )
+
+
+async def show(connection: reading.Connection, tenant_id: UUID, id: UUID) -> reading.One[ProductRow]:
+    """One product, retired or not."""
+    return await reading.one(connection, NAME, tenant_id, _row, SHOW, id=id)
+
+
+async def by_ids(connection: reading.Connection, tenant_id: UUID, ids: Sequence[UUID]) -> reading.Many[ProductRow]:
+    """Those of at most 5,000 ids that there are, in id order. Raises ValueError for more ids."""
+    return await reading.many(connection, NAME, tenant_id, _row, BY_IDS, ids=reading.checked_ids(ids))
+
+
+async def page(
+    connection: reading.Connection,
+    tenant_id: UUID,
+    after: UUID | None,
+    limit: int,
+    *,
+    status: str | None = None,
+    category: str | None = None,
+) -> reading.Page[ProductRow]:
+    """At most `limit` (1–100) rows in id order, the oldest first, those after `after`. Raises ValueError for another limit."""
+    return await reading.page(
+        connection, NAME, tenant_id, _row, PAGE, limit, after=after, status=status, category=category
+    )
+
+
+VIEW = View(
+    name=NAME,
+    version=1,
+    topics=(Product.Listed, Product.Renamed, Product.Repriced, Product.Retired),
+    project=project,
+    clear=CLEAR,
+)

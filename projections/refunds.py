@@ -1,0 +1,225 @@
+"""The view `refunds`: a row for each refund, of a known sale or of none."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, LiteralString
+from uuid import UUID
+
+import msgspec
+
+from domain.transactions import Refund, Transaction
+from ledger import read
+from projections import reading
+from projections.columns import Int8s, Jsons, Texts, Times, Uuids
+from projections.view import Batch, Cursor, View
+
+NAME = "refunds"
+
+CLEAR: LiteralString = "DELETE FROM views.refunds WHERE tenant_id = %(tenant)s"
+
+# A refund is one event and never changes.
+INSERT: LiteralString = """
+INSERT INTO views.refunds (tenant_id, refund_id, transaction_id, lines, amount_minor, currency, reason, source, external_id,
+                           occurred_at, buyer_id, affiliate_id, buyer_subject_id, buyer_ref, inserted_at, position)
+SELECT %b, x.*
+FROM unnest(%b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b)
+     AS x (refund_id, transaction_id, lines, amount_minor, currency, reason, source, external_id,
+           occurred_at, buyer_id, affiliate_id, buyer_subject_id, buyer_ref, inserted_at, position)
+ON CONFLICT (tenant_id, refund_id) DO NOTHING
+"""
+
+COLUMNS: LiteralString = (
+    "refund_id, transaction_id, lines::text, amount_minor, currency, reason, source, external_id, occurred_at, buyer_id, affiliate_id,"
+    " buyer_subject_id, buyer_ref, inserted_at, position"
+)
+
+SHOW: LiteralString = f"SELECT {COLUMNS} FROM views.refunds WHERE tenant_id = %(tenant)s AND refund_id = %(id)s"
+
+BY_IDS: LiteralString = f"""
+SELECT {COLUMNS} FROM views.refunds
+WHERE tenant_id = %(tenant)s AND refund_id = ANY (%(ids)s) ORDER BY refund_id DESC
+"""
+
+PAGE: LiteralString = f"""
+SELECT {COLUMNS} FROM views.refunds
+WHERE tenant_id = %(tenant)s AND (%(before)s::uuid IS NULL OR refund_id < %(before)s::uuid)
+ORDER BY refund_id DESC LIMIT %(limit)s
+"""
+
+PAGE_OF_TRANSACTION: LiteralString = f"""
+SELECT {COLUMNS} FROM views.refunds
+WHERE tenant_id = %(tenant)s AND transaction_id = %(transaction)s AND (%(before)s::uuid IS NULL OR refund_id < %(before)s::uuid)
+ORDER BY refund_id DESC LIMIT %(limit)s
+"""
+
+# Two walks along two indexes, as in `transactions`.
+PAGE_OF_PERSON: LiteralString = f"""
+SELECT * FROM (
+    (SELECT {COLUMNS} FROM views.refunds
+     WHERE tenant_id = %(tenant)s AND buyer_id = %(person)s AND (%(before)s::uuid IS NULL OR refund_id < %(before)s::uuid)
+     ORDER BY refund_id DESC LIMIT %(limit)s)
+    UNION ALL
+    (SELECT {COLUMNS} FROM views.refunds
+     WHERE tenant_id = %(tenant)s AND affiliate_id = %(person)s AND buyer_id IS DISTINCT FROM %(person)s
+       AND (%(before)s::uuid IS NULL OR refund_id < %(before)s::uuid)
+     ORDER BY refund_id DESC LIMIT %(limit)s)
+) AS visible ORDER BY refund_id DESC LIMIT %(limit)s
+"""
+
+
+class RefundLineRow(msgspec.Struct, frozen=True):
+    """What came back of one line of the sale, or line `line_id` of a refund without its sale."""
+
+    line_id: int
+    sku: str
+    quantity: int
+    amount_minor: int
+
+
+class RefundRow(msgspec.Struct, frozen=True):
+    """`transaction_id` is None if the sale is not known; then buyer_id and affiliate_id are None as well."""
+
+    id: UUID
+    transaction_id: UUID | None
+    lines: list[RefundLineRow]
+    amount_minor: int
+    currency: str
+    reason: str | None
+    source: str | None
+    external_id: str | None
+    occurred_at: datetime
+    buyer_id: UUID | None
+    affiliate_id: UUID | None
+    buyer_subject_id: UUID | None
+    buyer_ref: str | None
+    inserted_at: datetime
+    position: int
+
+
+_LINES = msgspec.json.Decoder(list[RefundLineRow])
+
+
+class _Refund(msgspec.Struct, frozen=True):
+    """What is different between the two kinds of refund."""
+
+    id: UUID
+    transaction_id: UUID | None
+    buyer_id: UUID | None
+    affiliate_id: UUID | None
+    buyer_subject_id: UUID | None
+    buyer_ref: str | None
+
+
+async def project(batch: Batch, cursor: Cursor) -> None:
+    """One statement for refunds of both kinds."""
+    if made := batch.of(Transaction.Refunded, Refund.Recorded):
+        await cursor.execute(INSERT, _columns(batch.tenant_id, made), prepare=True)
+
+
+def _columns(tenant_id: UUID, made: Sequence[read.Recorded]) -> list[object]:
+    events = [recorded.event for recorded in made]
+    refunds = [_refund(event) for event in events]
+    return [
+        tenant_id,
+        Uuids.of([refund.id for refund in refunds]),
+        Uuids.of([refund.transaction_id for refund in refunds]),
+        Jsons.of([event.lines for event in events]),
+        Int8s.of([event.amount_minor for event in events]),
+        Texts.of([event.currency for event in events]),
+        Texts.of([event.reason for event in events]),
+        Texts.of([event.source for event in events]),
+        Texts.of([event.external_id for event in events]),
+        Times.of([event.occurred_at for event in events]),
+        Uuids.of([refund.buyer_id for refund in refunds]),
+        Uuids.of([refund.affiliate_id for refund in refunds]),
+        Uuids.of([refund.buyer_subject_id for refund in refunds]),
+        Texts.of([refund.buyer_ref for refund in refunds]),
+        Times.of([recorded.recorded_at for recorded in made]),
+        Int8s.of([recorded.position for recorded in made]),
+    ]
+
+
+def _refund(event: Any) -> _Refund:
+    if isinstance(event, Transaction.Refunded):
+        return _Refund(event.refund_id, event.originator_id, event.buyer_id, event.affiliate_id, None, None)
+    return _Refund(event.originator_id, None, None, None, event.buyer_subject_id, event.buyer_ref)
+
+
+def _row(
+    id: UUID,
+    transaction_id: UUID | None,
+    lines: str,
+    amount_minor: int,
+    currency: str,
+    reason: str | None,
+    source: str | None,
+    external_id: str | None,
+    occurred_at: datetime,
+    buyer_id: UUID | None,
+    affiliate_id: UUID | None,
+    buyer_subject_id: UUID | None,
+    buyer_ref: str | None,
+    inserted_at: datetime,
+    position: int,
+) -> RefundRow:
+    return RefundRow(
+        id,
+        transaction_id,
+        _LINES.decode(lines),
+        amount_minor,
+        currency,
+        reason,
+        source,
+        external_id,
+        reading.in_utc(occurred_at),
+        buyer_id,
+        affiliate_id,
+        buyer_subject_id,
+        buyer_ref,
+        reading.in_utc(inserted_at),
+        position,
+    )
+
+
+async def show(connection: reading.Connection, tenant_id: UUID, id: UUID) -> reading.One[RefundRow]:
+    """One refund. Who may see it, the caller decides by its buyer_id and affiliate_id."""
+    return await reading.one(connection, NAME, tenant_id, _row, SHOW, id=id)
+
+
+async def by_ids(connection: reading.Connection, tenant_id: UUID, ids: Sequence[UUID]) -> reading.Many[RefundRow]:
+    """Those of at most 5,000 ids that there are, newest first. Raises ValueError for more ids."""
+    return await reading.many(connection, NAME, tenant_id, _row, BY_IDS, ids=reading.checked_ids(ids))
+
+
+async def page(
+    connection: reading.Connection,
+    tenant_id: UUID,
+    before: UUID | None,
+    limit: int,
+    *,
+    visible_to: UUID | None = None,
+) -> reading.Page[RefundRow]:
+    """At most `limit` (1–100) rows, newest first, those before `before`. Raises ValueError for another limit.
+
+    `visible_to` leaves those of sales of which that person is buyer or affiliate; None leaves all.
+    """
+    statement = PAGE if visible_to is None else PAGE_OF_PERSON
+    return await reading.page(connection, NAME, tenant_id, _row, statement, limit, before=before, person=visible_to)
+
+
+async def page_of_transaction(
+    connection: reading.Connection, tenant_id: UUID, transaction_id: UUID, before: UUID | None, limit: int
+) -> reading.Page[RefundRow]:
+    """The refunds of one sale, as `page`."""
+    return await reading.page(
+        connection, NAME, tenant_id, _row, PAGE_OF_TRANSACTION, limit, before=before, transaction=transaction_id
+    )
+
+
+VIEW = View(
+    name=NAME,
+    version=1,
+    topics=(Transaction.Refunded, Refund.Recorded),
+    project=project,
+    clear=CLEAR,
+)

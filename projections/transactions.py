@@ -1,0 +1,244 @@
+"""The view `transactions`: a row for each sale, as its refunds left it."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, LiteralString
+from uuid import UUID
+
+import msgspec
+
+from domain.transactions import Transaction
+from ledger import read
+from projections import reading
+from projections.columns import Int8s, Jsonbs, Jsons, Texts, Times, Uuids
+from projections.view import Batch, Cursor, View
+
+NAME = "transactions"
+
+CLEAR: LiteralString = "DELETE FROM views.transactions WHERE tenant_id = %(tenant)s"
+
+INSERT_RECORDED: LiteralString = """
+INSERT INTO views.transactions (tenant_id, transaction_id, lines, amount_minor, refunded_minor, currency, status, buyer_id,
+                                buyer_subject_id, buyer_ref, affiliate_id, source, external_id, occurred_at, metadata,
+                                inserted_at, updated_at, position)
+SELECT %b, x.id, x.lines, x.amount_minor, 0, x.currency, 'recorded', x.buyer_id, x.buyer_subject_id, x.buyer_ref, x.affiliate_id,
+       x.source, x.external_id, x.occurred_at, x.metadata, x.at, x.at, x.position
+FROM unnest(%b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b)
+     AS x (id, lines, amount_minor, currency, buyer_id, buyer_subject_id, buyer_ref, affiliate_id, source, external_id,
+           occurred_at, metadata, at, position)
+ON CONFLICT (tenant_id, transaction_id) DO NOTHING
+"""
+
+# Refunds carry what stands after them, so they are assigned, never added. The guard on position makes a repeat harmless.
+UPDATE_REFUNDED: LiteralString = """
+UPDATE views.transactions t
+SET refunded_lines = t.refunded_lines || x.refunded_lines, refunded_minor = x.refunded_minor, status = x.status,
+    updated_at = x.at, position = x.position
+FROM unnest(%b, %b, %b, %b, %b, %b) AS x (id, refunded_lines, refunded_minor, status, at, position)
+WHERE t.tenant_id = %b AND t.transaction_id = x.id AND t.position < x.position
+"""
+
+COLUMNS: LiteralString = (
+    "transaction_id, lines::text, refunded_lines::text, amount_minor, refunded_minor, currency, status, buyer_id, buyer_subject_id,"
+    " buyer_ref, affiliate_id, source, external_id, occurred_at, metadata::text, inserted_at, updated_at, position"
+)
+
+SHOW: LiteralString = (
+    f"SELECT {COLUMNS} FROM views.transactions WHERE tenant_id = %(tenant)s AND transaction_id = %(id)s"
+)
+
+BY_IDS: LiteralString = f"""
+SELECT {COLUMNS} FROM views.transactions
+WHERE tenant_id = %(tenant)s AND transaction_id = ANY (%(ids)s) ORDER BY transaction_id DESC
+"""
+
+PAGE: LiteralString = f"""
+SELECT {COLUMNS} FROM views.transactions
+WHERE tenant_id = %(tenant)s AND (%(before)s::uuid IS NULL OR transaction_id < %(before)s::uuid)
+ORDER BY transaction_id DESC LIMIT %(limit)s
+"""
+
+# Two walks along two indexes, each in the order of the page; one condition with OR would sort all of a person's rows.
+PAGE_OF_PERSON: LiteralString = f"""
+SELECT * FROM (
+    (SELECT {COLUMNS} FROM views.transactions
+     WHERE tenant_id = %(tenant)s AND buyer_id = %(person)s AND (%(before)s::uuid IS NULL OR transaction_id < %(before)s::uuid)
+     ORDER BY transaction_id DESC LIMIT %(limit)s)
+    UNION ALL
+    (SELECT {COLUMNS} FROM views.transactions
+     WHERE tenant_id = %(tenant)s AND affiliate_id = %(person)s AND buyer_id IS DISTINCT FROM %(person)s
+       AND (%(before)s::uuid IS NULL OR transaction_id < %(before)s::uuid)
+     ORDER BY transaction_id DESC LIMIT %(limit)s)
+) AS visible ORDER BY transaction_id DESC LIMIT %(limit)s
+"""
+
+
+class LineRow(msgspec.Struct):
+    """A line as recorded, and how many units of it have come back."""
+
+    id: int
+    product_id: UUID
+    sku: str
+    quantity: int
+    unit_price: Decimal
+    amount_minor: int
+    refunded_quantity: int = 0
+
+
+class TransactionRow(msgspec.Struct, frozen=True):
+    """Amounts are minor units of `currency`. `position` is that of the last event applied to the row."""
+
+    id: UUID
+    lines: list[LineRow]
+    amount_minor: int
+    refunded_minor: int
+    currency: str
+    status: str
+    buyer_id: UUID | None
+    buyer_subject_id: UUID | None
+    buyer_ref: str | None
+    affiliate_id: UUID | None
+    source: str | None
+    external_id: str | None
+    occurred_at: datetime
+    metadata: dict[str, Any]
+    inserted_at: datetime
+    updated_at: datetime
+    position: int
+
+
+_LINES = msgspec.json.Decoder(list[LineRow])
+_REFUNDED_LINES = msgspec.json.Decoder(dict[int, int])
+
+
+async def project(batch: Batch, cursor: Cursor) -> None:
+    """New sales by one statement; refunds by another one, folded to one change a sale."""
+    if recorded := batch.of(Transaction.Recorded):
+        await cursor.execute(INSERT_RECORDED, _recorded_columns(batch.tenant_id, recorded), prepare=True)
+    if refunded := batch.by_originator(Transaction.Refunded):
+        await cursor.execute(UPDATE_REFUNDED, _refunded_columns(batch.tenant_id, refunded), prepare=True)
+
+
+def _recorded_columns(tenant_id: UUID, sales: Sequence[read.Recorded]) -> list[object]:
+    events = [recorded.event for recorded in sales]
+    return [
+        tenant_id,
+        Uuids.of([event.originator_id for event in events]),
+        Jsons.of([event.lines for event in events]),
+        Int8s.of([event.amount_minor for event in events]),
+        Texts.of([event.currency for event in events]),
+        Uuids.of([event.buyer_id for event in events]),
+        Uuids.of([event.buyer_subject_id for event in events]),
+        Texts.of([event.buyer_ref for event in events]),
+        Uuids.of([event.affiliate_id for event in events]),
+        Texts.of([event.source for event in events]),
+        Texts.of([event.external_id for event in events]),
+        Times.of([event.occurred_at for event in events]),
+        Jsons.of([event.metadata for event in events]),
+        Times.of([recorded.recorded_at for recorded in sales]),
+        Int8s.of([recorded.position for recorded in sales]),
+    ]
+
+
+def _refunded_columns(tenant_id: UUID, refunded: dict[UUID, list[read.Recorded]]) -> list[object]:
+    last = [happened[-1] for happened in refunded.values()]
+    return [
+        Uuids.of(list(refunded)),
+        Jsonbs.of(
+            [
+                {line.line_id: line.refunded_quantity for recorded in happened for line in recorded.event.lines}
+                for happened in refunded.values()
+            ]
+        ),
+        Int8s.of([recorded.event.refunded_minor for recorded in last]),
+        Texts.of([recorded.event.status for recorded in last]),
+        Times.of([recorded.recorded_at for recorded in last]),
+        Int8s.of([recorded.position for recorded in last]),
+        tenant_id,
+    ]
+
+
+def _row(
+    id: UUID,
+    lines: str,
+    refunded_lines: str,
+    amount_minor: int,
+    refunded_minor: int,
+    currency: str,
+    status: str,
+    buyer_id: UUID | None,
+    buyer_subject_id: UUID | None,
+    buyer_ref: str | None,
+    affiliate_id: UUID | None,
+    source: str | None,
+    external_id: str | None,
+    occurred_at: datetime,
+    metadata: str,
+    inserted_at: datetime,
+    updated_at: datetime,
+    position: int,
+) -> TransactionRow:
+    return TransactionRow(
+        id,
+        _lines(lines, refunded_lines),
+        amount_minor,
+        refunded_minor,
+        currency,
+        status,
+        buyer_id,
+        buyer_subject_id,
+        buyer_ref,
+        affiliate_id,
+        source,
+        external_id,
+        reading.in_utc(occurred_at),
+        msgspec.json.decode(metadata),
+        reading.in_utc(inserted_at),
+        reading.in_utc(updated_at),
+        position,
+    )
+
+
+def _lines(lines: str, refunded_lines: str) -> list[LineRow]:
+    found = _LINES.decode(lines)
+    if refunded_lines != "{}":
+        refunded = _REFUNDED_LINES.decode(refunded_lines)
+        for line in found:
+            line.refunded_quantity = refunded.get(line.id, 0)
+    return found
+
+
+async def show(connection: reading.Connection, tenant_id: UUID, id: UUID) -> reading.One[TransactionRow]:
+    """One sale. Who may see it, the caller decides by its buyer_id and affiliate_id."""
+    return await reading.one(connection, NAME, tenant_id, _row, SHOW, id=id)
+
+
+async def by_ids(connection: reading.Connection, tenant_id: UUID, ids: Sequence[UUID]) -> reading.Many[TransactionRow]:
+    """Those of at most 5,000 ids that there are, newest first. Raises ValueError for more ids."""
+    return await reading.many(connection, NAME, tenant_id, _row, BY_IDS, ids=reading.checked_ids(ids))
+
+
+async def page(
+    connection: reading.Connection,
+    tenant_id: UUID,
+    before: UUID | None,
+    limit: int,
+    *,
+    visible_to: UUID | None = None,
+) -> reading.Page[TransactionRow]:
+    """At most `limit` (1–100) rows, newest first, those before `before`. Raises ValueError for another limit.
+
+    `visible_to` leaves those of which that person is buyer or affiliate; None leaves all.
+    """
+    statement = PAGE if visible_to is None else PAGE_OF_PERSON
+    return await reading.page(connection, NAME, tenant_id, _row, statement, limit, before=before, person=visible_to)
+
+
+VIEW = View(
+    name=NAME,
+    version=1,
+    topics=(Transaction.Recorded, Transaction.Refunded),
+    project=project,
+    clear=CLEAR,
+)

@@ -1,0 +1,69 @@
+"""What a view is, and what its projector is given."""
+
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
+from functools import cached_property
+from typing import Any, LiteralString, TypeAlias
+from uuid import UUID
+
+import msgspec
+from eventsourcing.utils import get_topic
+from psycopg import AsyncCursor
+from psycopg.rows import TupleRow
+
+from ledger import read
+
+Cursor: TypeAlias = AsyncCursor[TupleRow]
+
+
+class Batch:
+    """Consecutive events of one tenant, in order of position: those of its topics, as far as the view wants them."""
+
+    def __init__(self, tenant_id: UUID, events: Sequence[read.Recorded]) -> None:
+        self.tenant_id = tenant_id
+        self.events = events
+        self._by_class: defaultdict[type, list[read.Recorded]] = defaultdict(list)
+        for recorded in events:
+            self._by_class[type(recorded.event)].append(recorded)
+
+    def of(self, *event_classes: type) -> list[read.Recorded]:
+        """The events of these classes, in order of position."""
+        if len(event_classes) == 1:
+            return self._by_class.get(event_classes[0], [])
+        return sorted(
+            (recorded for each in event_classes for recorded in self._by_class.get(each, ())),
+            key=lambda recorded: recorded.position,
+        )
+
+    def last_of(self, event_class: type) -> list[read.Recorded]:
+        """Of each originator its last event of the class."""
+        return list({recorded.event.originator_id: recorded for recorded in self.of(event_class)}.values())
+
+    def by_originator(self, *event_classes: type) -> dict[UUID, list[read.Recorded]]:
+        """The events of these classes by originator, each originator's in order of position."""
+        found: dict[UUID, list[read.Recorded]] = {}
+        for recorded in self.of(*event_classes):
+            found.setdefault(recorded.event.originator_id, []).append(recorded)
+        return found
+
+
+Project: TypeAlias = Callable[[Batch, Cursor], Awaitable[None]]
+
+
+class View(msgspec.Struct, frozen=True, kw_only=True, dict=True):
+    """A read model. `version` goes up with every change after which the stored rows are no longer right.
+
+    `project` MUST be set-based, touch nothing but the view's own tables, and leave them as they are when it is given
+    events that it was given before. `clear` deletes what the view has of one tenant (its parameter `tenant`).
+    """
+
+    name: str
+    version: int
+    topics: tuple[type[Any], ...]
+    project: Project
+    clear: LiteralString
+
+    @cached_property
+    def wanted(self) -> frozenset[str]:
+        """The topics as they are stored."""
+        return frozenset(get_topic(each) for each in self.topics)

@@ -1,0 +1,122 @@
+"""Lists: every row once, in order, however they are cut into pages, and only what the caller may see."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+from uuid import UUID
+
+import pytest
+import pytest_asyncio
+
+from domain.products import Status
+from ledger import ids
+from projections import batches, catalogue, products, reading, refunds, transactions
+from tests.projections.conftest import Connection, project
+from tests.projections.story import PEOPLE, Story, tell
+from tests.world import World
+
+Ask = Callable[[UUID | None, int], Awaitable[reading.Page[Any]]]
+
+
+@pytest_asyncio.fixture
+async def shown(projector: Connection, source: batches.Source, story: Story) -> Story:
+    """The story, in the views."""
+    for view in catalogue.VIEWS:
+        await project(projector, source, view, story, limit=100)
+    return story
+
+
+async def all_of(ask: Ask, limit: int) -> list[UUID]:
+    """The ids of all pages."""
+    found: list[UUID] = []
+    cursor: UUID | None = None
+    while True:
+        page = await ask(cursor, limit)
+        assert len(page.rows) <= limit
+        found += [row.id for row in page.rows]
+        cursor = page.next
+        if cursor is None:
+            return found
+
+
+@pytest.mark.parametrize("limit", [1, 4, 100])
+async def test_products_are_listed_once_each_the_oldest_first(app: Connection, shown: Story, limit: int) -> None:
+    found = await all_of(lambda after, n: products.page(app, shown.tenant_id, after, n), limit)
+    assert found == sorted(product.id for product in shown.listed)
+
+
+async def test_products_are_filtered_by_status_and_category(app: Connection, shown: Story) -> None:
+    retired = await all_of(lambda after, n: products.page(app, shown.tenant_id, after, n, status="retired"), 2)
+    assert retired == sorted(product.id for product in shown.listed if product.status == Status.RETIRED)
+    kitchen = await all_of(lambda after, n: products.page(app, shown.tenant_id, after, n, category="kitchen"), 2)
+    assert kitchen == sorted(product.id for product in shown.listed if product.category == "kitchen")
+    assert retired
+    assert kitchen
+
+
+@pytest.mark.parametrize("limit", [1, 7, 100])
+async def test_sales_are_listed_once_each_the_newest_first(app: Connection, shown: Story, limit: int) -> None:
+    found = await all_of(lambda before, n: transactions.page(app, shown.tenant_id, before, n), limit)
+    assert found == sorted((sale.id for sale in shown.sales), reverse=True)
+
+
+@pytest.mark.parametrize("limit", [1, 3, 100])
+async def test_a_person_sees_what_they_bought_or_brought_and_nothing_else(
+    app: Connection, shown: Story, limit: int
+) -> None:
+    for person in PEOPLE:
+        own = [sale for sale in shown.sales if person in (sale.buyer_id, sale.affiliate_id)]
+        found = await all_of(lambda b, n: transactions.page(app, shown.tenant_id, b, n, visible_to=person), limit)  # noqa: B023  awaited here
+        assert found == sorted((sale.id for sale in own), reverse=True)
+        given_back = await all_of(lambda b, n: refunds.page(app, shown.tenant_id, b, n, visible_to=person), limit)  # noqa: B023  awaited here
+        assert given_back == sorted((refund for sale in own for refund in sale.refunds), reverse=True)
+    assert any(sale.buyer_id == sale.affiliate_id is not None for sale in shown.sales)  # who is both sees it once
+
+
+@pytest.mark.parametrize("limit", [1, 100])
+async def test_refunds_are_listed_once_each_the_newest_first(app: Connection, shown: Story, limit: int) -> None:
+    made = [refund for sale in shown.sales for refund in sale.refunds] + [refund.id for refund in shown.unmatched]
+    found = await all_of(lambda before, n: refunds.page(app, shown.tenant_id, before, n), limit)
+    assert found == sorted(made, reverse=True)
+
+
+async def test_the_refunds_of_one_sale_are_listed(app: Connection, shown: Story) -> None:
+    sale = max(shown.sales, key=lambda sale: len(sale.refunds))
+    found = await all_of(lambda before, n: refunds.page_of_transaction(app, shown.tenant_id, sale.id, before, n), 1)
+    assert found == sorted(sale.refunds, reverse=True)
+    assert len(found) > 1
+
+
+async def test_a_page_stays_what_it_was_when_newer_rows_come(
+    app: Connection, projector: Connection, source: batches.Source, world: World, shown: Story
+) -> None:
+    """Or who leafs through a busy list would see rows twice."""
+    first = await transactions.page(app, shown.tenant_id, None, 5)
+    second = await transactions.page(app, shown.tenant_id, first.next, 5)
+    await tell(world, shown, 20, seed=3)
+    await project(projector, source, transactions.VIEW, shown, limit=100)
+    again = await transactions.page(app, shown.tenant_id, first.next, 5)
+    assert [row.id for row in again.rows] == [row.id for row in second.rows]
+    assert again.position > second.position
+
+
+async def test_rows_are_found_by_many_ids_at_once(app: Connection, shown: Story) -> None:
+    """A feed asks so for what a batch touched."""
+    some = [sale.id for sale in shown.sales[:4]]
+    found = await transactions.by_ids(app, shown.tenant_id, [*some, ids.new_id()])
+    assert [row.id for row in found.rows] == sorted(some, reverse=True)
+    assert (await transactions.by_ids(app, shown.tenant_id, [])).rows == []
+    listed = await products.by_ids(app, shown.tenant_id, [shown.listed[1].id])
+    assert [row.id for row in listed.rows] == [shown.listed[1].id]
+    assert len((await refunds.by_ids(app, shown.tenant_id, [shown.unmatched[0].id])).rows) == 1
+
+
+async def test_what_another_tenant_has_is_not_found(app: Connection, shown: Story) -> None:
+    stranger = ids.new_id()
+    assert (await transactions.show(app, stranger, shown.sales[0].id)) == reading.One(None, 0)
+    assert (await transactions.page(app, stranger, None, 5)) == reading.Page([], None, 0)
+
+
+@pytest.mark.parametrize("limit", [0, 101])
+async def test_a_page_of_no_or_too_many_rows_is_refused(app: Connection, tenant_id: UUID, limit: int) -> None:
+    with pytest.raises(ValueError, match="limit"):
+        await products.page(app, tenant_id, None, limit)
