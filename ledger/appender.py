@@ -217,7 +217,7 @@ class Appender:
         Looking the ids up instead would prove nothing: the old backend may still be at work. Sending them again waits for
         the heads and then finds the record.
         """
-        parameters = _pack([waiting.command for waiting in batch])
+        parameters = pack([waiting.command for waiting in batch])
         deadline = asyncio.get_running_loop().time() + RECOVERY_S_MAX
         pause_s = RETRY_S_MIN
         while True:
@@ -286,7 +286,7 @@ def _settle_with(batch: Sequence[_Waiting], error: Exception) -> None:
             waiting.answer.set_exception(error)
 
 
-def _pack(commands: Sequence[Command]) -> list[arrays.PackedArray]:
+def pack(commands: Sequence[Command]) -> list[arrays.PackedArray]:
     """The twenty parameters of `ledger.append`. `commands` are in tenant order."""
     tenants: dict[UUID, int] = {}
     c_tenant = [tenants.setdefault(command.tenant_id, len(tenants) + 1) for command in commands]
