@@ -96,6 +96,11 @@ class Keyring:
         self.master = master
         self._cached: OrderedDict[tuple[UUID, UUID], AESGCM] = OrderedDict()  # least recently used first
 
+    def at_hand(self, tenant_id: UUID, subjects: Iterable[UUID]) -> Keys | None:
+        """The keys of these subjects if all of them are cached, else None."""
+        keys, missing = self._known(tenant_id, subjects)
+        return None if missing else keys
+
     async def make(self, connection: AsyncConnection[TupleRow], tenant_id: UUID, subjects: Iterable[UUID]) -> Keys:
         """The keys of these subjects; a subject without one gets it. `connection` is the app role's, in autocommit."""
         keys, missing = self._known(tenant_id, subjects)

@@ -1,7 +1,7 @@
 """The ledger as commands see it: load aggregates, append what they decided, find what is reserved."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 from uuid import UUID
@@ -201,8 +201,8 @@ class Ledger:
 
     async def _encode(self, caller: Caller, events: Sequence[Any]) -> list[appender.Event]:
         subjects = {subject for event in events if (subject := self.codec.subject_of(event)) is not None}
-        keys: Mapping[UUID, Any] = {}
-        if subjects:
+        keys = self.keyring.at_hand(caller.tenant_id, subjects)
+        if keys is None:
             async with self._pool.connection() as connection:
                 keys = await self.keyring.make(connection, caller.tenant_id, subjects)
         return [

@@ -1,0 +1,169 @@
+"""`audit verify` and `audit replay`."""
+
+from argparse import Namespace
+from collections.abc import Iterable
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from rich.console import RenderableType
+from rich.text import Text
+
+from bitnexus import cli, database, directory, installation, process, replay
+from bitnexus.cli import loop
+from bitnexus.cli.output import Output, table
+from bitnexus.process import Process
+from bitnexus.settings import Settings
+from commands import tenants
+from ledger import errors
+from ledger import verify as verifying
+
+FIELD_LENGTH_SHOWN = 100
+"""Characters of a value in a table; --json has all of it."""
+
+
+class Checked(msgspec.Struct, frozen=True, kw_only=True):
+    """A tenant's chain. `events` are good, the last of them at `position` with `hash`."""
+
+    tenant: str | None  # slug; None: the platform does not know the tenant
+    tenant_id: UUID
+    events: int
+    position: int
+    hash: str
+    verdict: str  # good | broken
+    broken_position: int | None = None
+    why: str | None = None
+
+
+def verify(arguments: Namespace, settings: Settings, output: Output) -> int:
+    with installation.opened(settings, output.say) as base:
+        wanted, slugs = loop.run(_known(base, arguments.tenant))
+        with database.connect_sync(base.app_url, "projector") as connection, output.progress() as bars:
+            heads = verifying.tenants(connection)
+            checked = []
+            for tenant_id, head in heads:
+                if wanted in (None, tenant_id):
+                    slug = slugs.get(tenant_id)
+
+                    def progress(events: int, name: str = slug or str(tenant_id), head: int = head) -> None:
+                        bars.move(name, events, head)
+
+                    checked.append(_checked(verifying.verify(connection, tenant_id, progress), slug))
+    if wanted is not None and not checked:
+        raise errors.TenantUnknown(wanted)
+    good = all(each.verdict == "good" for each in checked)
+    output.result({"verdict": "good" if good else "broken", "tenants": checked}, *_verdicts(checked))
+    return cli.GOOD if good else cli.FINDING
+
+
+async def _known(base: installation.Installation, slug: str | None) -> tuple[UUID | None, dict[UUID, str]]:
+    """The tenant that is asked for, and all slugs."""
+    async with process.running(base, projecting=False) as parts:
+        wanted = None if slug is None else await tenants.find(slug, parts.ledger)
+        async with parts.projector.connection() as connection:
+            return wanted, await directory.slugs(connection, parts.ledger.codec)
+
+
+def _checked(verdict: verifying.Verdict, slug: str | None) -> Checked:
+    broken = verdict.broken
+    return Checked(
+        tenant=slug,
+        tenant_id=verdict.tenant_id,
+        events=verdict.events,
+        position=verdict.events,
+        hash=verdict.hash.hex(),
+        verdict="good" if broken is None else "broken",
+        broken_position=None if broken is None else broken.position,
+        why=None if broken is None else broken.why,
+    )
+
+
+def _verdicts(checked: Iterable[Checked]) -> list[RenderableType]:
+    lines = table("tenant", "events", "position", "hash", "verdict", right=("events", "position"))
+    findings: list[RenderableType] = []
+    for each in checked:
+        name = each.tenant or str(each.tenant_id)
+        style = "green" if each.verdict == "good" else "bold red"
+        lines.add_row(name, f"{each.events:,}", f"{each.position:,}", each.hash, Text(each.verdict, style=style))
+        if each.verdict != "good":
+            findings.append(
+                Text(
+                    f"{name} is broken at position {each.broken_position}: {each.why}. "
+                    "Keep the database as it is, compare it with a backup from that position on, and find out who wrote to it.",
+                    style="bold red",
+                )
+            )
+    return [lines, *findings]
+
+
+class AggregateIdInvalid(loop.InputWrong):
+    def __init__(self, text: str) -> None:
+        super().__init__(
+            "The aggregate's id is not a UUID", repr(text[:80]), "Give it as an answer of the API shows it"
+        )
+
+
+def replayed(arguments: Namespace, settings: Settings, output: Output) -> int:
+    aggregate_id = None if arguments.aggregate is None else _uuid(arguments.aggregate)
+
+    async def work(parts: Process) -> replay.Replayed | replay.History:
+        tenant_id = await tenants.find(arguments.tenant, parts.ledger)
+        head = (await parts.ledger.head(tenant_id)).position
+        to = head if arguments.to is None else arguments.to
+        if to > head:
+            raise replay.PositionBeyond(to, head)
+        codec = parts.ledger.codec
+        async with parts.projector.connection() as connection:
+            if aggregate_id is not None:
+                return await replay.aggregate(connection, codec, parts.ledger.keyring, tenant_id, aggregate_id, to)
+            with output.progress() as bars:
+                return await replay.tenant(
+                    connection, codec, tenant_id, to, lambda events: bars.move(arguments.tenant, events, to)
+                )
+
+    found = loop.with_process(settings, output, work)
+    output.result(found, *(_history(found) if isinstance(found, replay.History) else _shown(found)))
+    return cli.GOOD
+
+
+def _uuid(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise AggregateIdInvalid(text) from None
+
+
+def _shown(found: replay.Replayed) -> list[RenderableType]:
+    topics = table("topic", "events", right=("events",))
+    for topic, count in found.topics.items():
+        topics.add_row(topic, f"{count:,}")
+    kinds = table("aggregate", "count", right=("count",))
+    for kind, count in found.aggregates.items():
+        kinds.add_row(kind, f"{count:,}")
+    recorded = "" if found.recorded_at is None else f", recorded {found.recorded_at:%Y-%m-%d %H:%M:%S}Z"
+    return [
+        topics,
+        kinds,
+        Text(f"position {found.position:,}{recorded}\nhash          {found.hash}\nstate digest  {found.digest}"),
+    ]
+
+
+def _history(found: replay.History) -> list[RenderableType]:
+    events = table("position", "version", "recorded", "topic", "fields", right=("position", "version"))
+    for each in found.events:
+        recorded = f"{each.recorded_at:%Y-%m-%d %H:%M:%S}Z"
+        events.add_row(f"{each.position:,}", str(each.version), recorded, each.topic, _written(each.fields))
+    state = table("field", f"{found.kind} {found.id} at version {found.version}")
+    for name, value in found.state.items():
+        state.add_row(name, _short(value))
+    return [events, state]
+
+
+def _written(fields: dict[str, Any]) -> str:
+    return "\n".join(f"{name}: {_short(value)}" for name, value in fields.items())
+
+
+def _short(value: Any) -> str:
+    plain = msgspec.to_builtins(value, str_keys=True)
+    text = plain if isinstance(plain, str) else msgspec.json.encode(plain).decode()
+    return text if len(text) <= FIELD_LENGTH_SHOWN else text[:FIELD_LENGTH_SHOWN] + "…"

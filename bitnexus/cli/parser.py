@@ -1,0 +1,144 @@
+"""The words of the command line. What each does stands in the module that it names."""
+
+import argparse
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NoReturn
+
+PORT = 4000
+WORKERS_MAX = 64
+"""Each has some 25 connections to the database."""
+CONCURRENCY, CONCURRENCY_MAX = 64, 1_000  # as in bitnexus.retail.run, which is not imported for `--help`
+
+
+class UsageWrong(Exception):
+    """What argparse has to say."""
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Raises UsageWrong."""
+        raise UsageWrong(f"The command cannot be understood: {message}. Run `{self.prog} --help` for what it takes.")
+
+
+def parser() -> Parser:
+    """Its result has `command`, "module.function" in bitnexus.cli."""
+    main = Parser(prog="bitnexus", description="The back end of an affiliate marketplace on a verifiable ledger.")
+    main.add_argument("--version", action="version", version=f"bitnexus {metadata.version('bitnexus')}")
+    groups = main.add_subparsers(metavar="COMMAND", required=True)
+    _serve(groups)
+    _demo(groups)
+    _leaf(groups, "migrate", "setup.migrate", "apply what the database lacks, as its owner")
+    _tenants(groups)
+    _projections(groups)
+    _import(groups)
+    _audit(groups)
+    return main
+
+
+def _leaf(groups: Any, name: str, command: str, text: str) -> argparse.ArgumentParser:
+    leaf: argparse.ArgumentParser = groups.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    leaf.set_defaults(command=command)
+    leaf.add_argument(
+        "--data-dir", type=Path, metavar="D", help="where the embedded database and its key are (BITNEXUS_DATA_DIR)"
+    )
+    leaf.add_argument("--json", action="store_true", help="print one JSON document instead of tables")
+    return leaf
+
+
+def _group(groups: Any, name: str, text: str) -> Any:
+    group = groups.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    return group.add_subparsers(metavar="COMMAND", required=True)
+
+
+def _listening(leaf: argparse.ArgumentParser) -> None:
+    leaf.add_argument("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
+    leaf.add_argument("--port", type=_port, default=PORT, help="0 takes a free one (default %(default)s)")
+
+
+def _serve(groups: Any) -> None:
+    leaf = _leaf(groups, "serve", "serving.serve", "run the API until SIGTERM or Ctrl-C")
+    _listening(leaf)
+    leaf.add_argument("--workers", type=_workers, default=1, metavar="N", help="processes (default %(default)s)")
+
+
+def _demo(groups: Any) -> None:
+    leaf = _leaf(groups, "demo", "serving.demo", "the API with a tenant, users and sales to look at")
+    _listening(leaf)
+    leaf.add_argument("--no-serve", action="store_true", help="prepare everything and end")
+
+
+def _tenants(groups: Any) -> None:
+    leaf = _leaf(
+        _group(groups, "tenants", "organisations"), "create", "setup.create_tenant", "a tenant and its first admin"
+    )
+    leaf.add_argument("slug", metavar="SLUG", help="its short name in addresses: a-z, 0-9 and -")
+    leaf.add_argument("--name", required=True, metavar="N")
+    leaf.add_argument("--admin-email", required=True, metavar="E")
+    leaf.add_argument("--admin-name", default="Admin", metavar="N", help="(default %(default)s)")
+    leaf.add_argument("--admin-password", required=True, metavar="P", help="- reads it from standard input")
+    leaf.add_argument("--currency", default="EUR", metavar="C", help="of its prices, ISO 4217 (default %(default)s)")
+
+
+def _projections(groups: Any) -> None:
+    group = _group(groups, "projections", "views: how far they are, and filling them again")
+    _leaf(group, "list", "views.show", "every view, with how far it is behind")
+    leaf = _leaf(group, "rebuild", "views.rebuild", "fill a view again from the first event")
+    leaf.add_argument("view", metavar="VIEW")
+    leaf.add_argument("--tenant", metavar="SLUG", help="only this one's rows")
+
+
+def _import(groups: Any) -> None:
+    leaf = _leaf(
+        _group(groups, "import", "sales from elsewhere"),
+        "retail",
+        "imports.retail",
+        "sales in the Online Retail layout",
+    )
+    leaf.add_argument("file", type=Path, metavar="FILE", help="CSV, or CSV in gzip (.gz)")
+    leaf.add_argument("--tenant", required=True, metavar="SLUG")
+    leaf.add_argument(
+        "--source", default="retail", metavar="NAME", help="whose invoice numbers they are (default %(default)s)"
+    )
+    leaf.add_argument(
+        "--concurrency",
+        type=_concurrency,
+        default=CONCURRENCY,
+        metavar="N",
+        help="commands at once (default %(default)s)",
+    )
+    leaf.add_argument(
+        "--rejects", type=Path, metavar="FILE", help="write the rejected rows there, as CSV with the reason"
+    )
+
+
+def _audit(groups: Any) -> None:
+    group = _group(groups, "audit", "check and replay what was recorded")
+    leaf = _leaf(group, "verify", "audit.verify", "recompute the hash chain of every event; exit 1 if one is broken")
+    leaf.add_argument("--tenant", metavar="SLUG", help="only this one's (default: all)")
+    leaf = _leaf(group, "replay", "audit.replayed", "what a tenant, or one aggregate of it, was at a position")
+    leaf.add_argument("--tenant", required=True, metavar="SLUG")
+    leaf.add_argument("--to", type=_position, metavar="POSITION", help="(default: the end)")
+    leaf.add_argument("--aggregate", metavar="ID", help="only this one, with its events")
+
+
+def _port(text: str) -> int:
+    return _number(text, 0, 65_535)
+
+
+def _workers(text: str) -> int:
+    return _number(text, 1, WORKERS_MAX)
+
+
+def _concurrency(text: str) -> int:
+    return _number(text, 1, CONCURRENCY_MAX)
+
+
+def _position(text: str) -> int:
+    return _number(text, 1, 2**63 - 1)
+
+
+def _number(text: str, least: int, most: int) -> int:
+    if not text.isascii() or not text.isdigit() or not least <= int(text[:20]) <= most:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a whole number from {least} to {most}")
+    return int(text)

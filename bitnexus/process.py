@@ -1,0 +1,88 @@
+"""The parts of a process put together: pools, appender, ledger, projections; opened in order and closed in order."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from bitnexus import database, stopping
+from bitnexus.installation import Installation
+from commands.passwords import Passwords
+from domain import catalogue
+from ledger.appender import Appender
+from ledger.codec import Codec
+from ledger.keys import Keyring
+from ledger.store import Ledger, Pool
+from ledger.waker import Waker
+from projections import batches, positions
+from projections import catalogue as views
+from projections.runner import Runner
+
+APP_CONNECTIONS_MAX = 10
+"""Requests read through these; two cores keep fewer than that busy."""
+PROJECTOR_CONNECTIONS_MAX = 5
+"""Feeds read through these. Each view's projector has a connection of its own beside them."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Process:
+    """What runs in one event loop. `runner` is at work if the process was opened with `projecting`."""
+
+    installation: Installation
+    app: Pool
+    projector: Pool
+    waker: Waker
+    appender: Appender
+    ledger: Ledger
+    passwords: Passwords
+    source: batches.Source
+    reached: positions.Reached
+    runner: Runner
+
+
+@asynccontextmanager
+async def running(installation: Installation, *, projecting: bool) -> AsyncIterator[Process]:
+    """At the end accepted commands are finished first, then the batches in flight, then connections are let go.
+
+    Raises psycopg.OperationalError, psycopg_pool.PoolTimeout.
+    """
+    app_url = installation.app_url
+    connect_app, connect_projector = database.connector(app_url, "app"), database.connector(app_url, "projector")
+    codec, keyring = Codec(catalogue.AGGREGATES), Keyring(installation.master)
+    async with AsyncExitStack() as stack:
+        app = await stack.enter_async_context(database.pool(app_url, "app", APP_CONNECTIONS_MAX))
+        projector = await stack.enter_async_context(database.pool(app_url, "projector", PROJECTOR_CONNECTIONS_MAX))
+        passwords = Passwords()
+        stack.callback(passwords.close)
+        waker = Waker(connect_app)
+        await waker.start()
+        stack.push_async_callback(waker.close)
+        reached = positions.Reached(connect_projector)
+        stack.push_async_callback(reached.close)
+        source = batches.Source(codec, keyring)
+        runner = Runner(views.VIEWS, connect_projector, source, waker, reached)
+        if projecting:
+            await runner.start()
+            stack.push_async_callback(runner.close)
+        appender = Appender(connect_app, waker)
+        await appender.start()
+        stack.push_async_callback(_finish, appender)
+        ledger = Ledger(app, appender, codec, keyring)
+        yield Process(installation, app, projector, waker, appender, ledger, passwords, source, reached, runner)
+
+
+async def _finish(appender: Appender) -> None:
+    waiting = appender.waiting
+    try:
+        async with asyncio.timeout(stopping.COMMANDS_S_MAX):
+            await appender.close()
+    except TimeoutError:
+        _log.error(
+            "The stop gave up after %s s: %s accepted commands were not confirmed. Their senders were not answered and "
+            "will send them again; see why the database did not answer.",
+            stopping.COMMANDS_S_MAX,
+            waiting,
+        )

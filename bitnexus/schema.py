@@ -1,0 +1,109 @@
+"""Whether the database fits this process: all migrations applied, and begun with this process's master key.
+
+A process looks at that with its own login. Only what is missing then is done as the owner, so a node that does not have
+the owner's password starts all the same once `bitnexus migrate` has been run.
+"""
+
+from typing import NamedTuple
+
+import psycopg
+from psycopg import conninfo
+
+from bitnexus import database
+from ledger.keys import MasterKey
+from migrations import errors, runner
+
+KEY_IDS = "SELECT id FROM ledger.master_keys ORDER BY created_at, id"
+HAS_KEYS = "SELECT pg_catalog.to_regclass('ledger.master_keys') IS NOT NULL"
+# The lock: of two processes that begin a database with two keys, one has to see the other's.
+LOCK_KEYS = "LOCK TABLE ledger.master_keys IN SHARE ROW EXCLUSIVE MODE"
+INSERT_KEY = "INSERT INTO ledger.master_keys (id) SELECT %s WHERE NOT EXISTS (SELECT FROM ledger.master_keys)"
+
+
+class MasterKeyWrong(Exception):
+    """Says ids, never keys."""
+
+    def __init__(self, given: str, wanted: list[str]) -> None:
+        super().__init__(
+            f"The database was begun with another master key: it needs the key with the id {' or '.join(wanted)}, and the "
+            f"one given has the id {given}. Give that key (BITNEXUS_MASTER_KEY, or the file master.key in the data directory)."
+        )
+        self.given, self.wanted = given, wanted
+
+
+class NotMigrated(Exception):
+    """`missing` None: the login role cannot even log in."""
+
+    def __init__(self, missing: list[str] | None, why_not_now: str) -> None:
+        lacks = "the login role or its password" if missing is None else ", ".join(missing) or "its master key's id"
+        super().__init__(
+            f"The database is not ready for this release: it lacks {lacks}, and this process cannot change that: "
+            f"{why_not_now} Run `bitnexus migrate` with the owner's DATABASE_URL and this master key, then start again."
+        )
+
+
+def ensure(owner_url: str | None, app_url: str, master: MasterKey) -> list[str]:
+    """Migrations applied now; none if all was well.
+
+    Raises MasterKeyWrong, NotMigrated, migrations.errors.MigrationError.
+    """
+    found = _as_login(app_url)
+    if found is not None:
+        check(found.key_ids, master)
+        if not found.missing and found.key_ids:
+            return []
+    missing = None if found is None else found.missing
+    if owner_url is None:
+        raise NotMigrated(missing, "it was not given the owner's DATABASE_URL.")
+    try:
+        return migrate(owner_url, master)
+    except errors.DatabaseUnreachable as error:
+        raise NotMigrated(missing, str(error)) from None
+
+
+class _Found(NamedTuple):
+    missing: list[str]  # migrations that are not applied
+    key_ids: list[str]
+
+
+def _as_login(app_url: str) -> _Found | None:
+    """What the login role sees; None if it cannot log in, or may not look, because an early migration is missing."""
+    parameters = database.parameters(app_url, "platform")
+    try:
+        missing = runner.pending(conninfo.make_conninfo("", **parameters))
+        with psycopg.connect(autocommit=True, **parameters) as connection:
+            return _Found(missing, _ids(connection))
+    except (errors.DatabaseUnreachable, psycopg.Error):
+        return None
+
+
+def migrate(owner_url: str, master: MasterKey) -> list[str]:
+    """As the owner: names of the files applied now. Raises MasterKeyWrong, migrations.errors.MigrationError."""
+    check(key_ids(owner_url), master)  # before the login role gets a password that no other process knows
+    applied = runner.migrate(owner_url, login_password=database.login_password(master))
+    with psycopg.connect(owner_url) as connection:
+        connection.execute(LOCK_KEYS)
+        connection.execute(INSERT_KEY, [master.id])
+        ids = _ids(connection)
+    check(ids, master)
+    return applied
+
+
+def key_ids(owner_url: str) -> list[str]:
+    """Ids of the master keys that the database knows; none if it is new. Raises DatabaseUnreachable."""
+    try:
+        with psycopg.connect(owner_url, connect_timeout=database.CONNECT_TIMEOUT_S) as connection:
+            row = connection.execute(HAS_KEYS).fetchone()
+            return _ids(connection) if row is not None and row[0] else []
+    except psycopg.OperationalError as error:
+        raise errors.DatabaseUnreachable(str(error).strip()) from None
+
+
+def check(ids: list[str], master: MasterKey) -> None:
+    """Raises MasterKeyWrong if there are ids and the key's is not among them."""
+    if ids and master.id not in ids:
+        raise MasterKeyWrong(master.id, ids)
+
+
+def _ids(connection: psycopg.Connection) -> list[str]:
+    return [id for (id,) in connection.execute(KEY_IDS)]

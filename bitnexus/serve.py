@@ -1,0 +1,100 @@
+"""Serving the API in one process: uvicorn on a listener that is there already, until a signal.
+
+A stop goes in this order: feeds end, no connection is accepted any more, requests in flight are answered, accepted commands
+are finished, batches in flight too, connections to the database are let go.
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Iterator
+
+import uvicorn
+
+from bitnexus import process, stopping, web
+from bitnexus.installation import Installation
+from bitnexus.listening import BACKLOG
+from bitnexus.settings import Settings
+from commands import tenants
+
+WEBSOCKET_BYTES_MAX = 1024 * 1024
+"""As for a request's body."""
+
+
+class Server(uvicorn.Server):
+    """uvicorn, with a stop of our own: a signal ends feeds first, and the process then ends with 0, not by the signal."""
+
+    def __init__(self, config: uvicorn.Config, streams_end: asyncio.Event, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._streams_end = streams_end
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._ready()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handlers stay: what closes after uvicorn is bounded, and must not be cut off by a second signal."""
+        stopping.on_signal(self.stop)
+        yield
+
+    def stop(self) -> None:
+        """Called again it does not wait for requests in flight."""
+        self.force_exit = self.should_exit
+        self.should_exit = True
+        self._streams_end.set()
+
+
+async def serve(
+    base: Installation,
+    settings: Settings,
+    listener: socket.socket,
+    ready: Callable[[], None],
+    stops: Callable[[Callable[[], None]], None] = lambda stop: None,
+) -> None:
+    """Until SIGTERM or SIGINT, or until what `stops` was given is called. `ready` is called once requests are answered.
+
+    Raises CancelledError if it is stopped before that. Afterwards the process is deaf to both signals.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    stopping.on_signal(task.cancel)
+    try:
+        await _serve(base, settings, listener, ready, stops)
+    finally:
+        stopping.ignore_signals()
+
+
+async def _serve(
+    base: Installation,
+    settings: Settings,
+    listener: socket.socket,
+    ready: Callable[[], None],
+    stops: Callable[[Callable[[], None]], None],
+) -> None:
+    async with process.running(base, projecting=True) as parts:
+        await tenants.ensure_platform(parts.ledger)
+        streams_end = asyncio.Event()
+        server = Server(_config(web.application(parts, settings, streams_end), settings), streams_end, ready)
+        stops(server.stop)
+        await server.serve([listener])
+
+
+def _config(app: object, settings: Settings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,  # type: ignore[arg-type]  # an ASGI application, of Litestar's types
+        loop="uvloop",
+        http="httptools",
+        ws="websockets-sansio",
+        ws_max_size=WEBSOCKET_BYTES_MAX,
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=True,
+        forwarded_allow_ips=settings.proxies_believed,
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=stopping.REQUESTS_S_MAX,
+        workers=1,
+    )

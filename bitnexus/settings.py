@@ -1,0 +1,127 @@
+"""What the process is told: environment variables and flags, read here and nowhere else, checked before anything starts."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import platformdirs
+import psycopg
+from psycopg import conninfo
+
+from domain import refusals, tenants
+from ledger.keys import MasterKey, MasterKeyInvalid
+
+LOG_LEVELS = ("debug", "info", "warning", "error")
+PROXIES_BELIEVED = "127.0.0.1,::1"
+"""Whose X-Forwarded-For is believed unless FORWARDED_ALLOW_IPS says otherwise: a proxy on the same machine."""
+
+MAKE_A_KEY = "python3 -c 'import base64, os; print(base64.b64encode(os.urandom(32)).decode())'"
+
+
+class SettingInvalid(Exception):
+    """A variable or flag cannot be used. A secret's value is never shown."""
+
+    def __init__(self, name: str, happened: str, value: str, advice: str) -> None:
+        super().__init__(f"{happened}: {name} is {value}. {advice}.")
+        self.name = name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What is secret is not in the representation, which may end up in a log. A worker gets this object as JSON."""
+
+    data_dir: Path
+    database_url: str | None = field(default=None, repr=False)  # the owner's: migrations alone use it
+    database_app_url: str | None = field(default=None, repr=False)  # of the login role, if it is not to be derived
+    master_key: str | None = field(default=None, repr=False)  # base64; None: the key file's
+    default_tenant: str | None = None  # slug of the tenant where a request names none
+    log_level: str = "info"
+    proxies_believed: str = PROXIES_BELIEVED
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the database is our own, below `data_dir`."""
+        return self.database_url is None and self.database_app_url is None
+
+
+def read(environment: Mapping[str, str] | None = None, *, data_dir: Path | None = None) -> Settings:
+    """`data_dir` is the flag's. An empty variable counts as none. Raises SettingInvalid."""
+    found = {name: value for name, value in (os.environ if environment is None else environment).items() if value}
+    settings = Settings(
+        data_dir=(data_dir or _data_dir(found)).expanduser().absolute(),
+        database_url=_url(found, "DATABASE_URL"),
+        database_app_url=_url(found, "DATABASE_APP_URL"),
+        master_key=_master_key(found),
+        default_tenant=_default_tenant(found),
+        log_level=_log_level(found),
+        proxies_believed=found.get("FORWARDED_ALLOW_IPS", PROXIES_BELIEVED),
+    )
+    if not settings.embedded and settings.master_key is None:
+        raise SettingInvalid(
+            "BITNEXUS_MASTER_KEY",
+            "With a database of your own (DATABASE_URL or DATABASE_APP_URL) the master key has to be given",
+            "not set",
+            f"Make one with {MAKE_A_KEY}, keep it apart from the database's backups, and set the variable to it on every "
+            "node",
+        )
+    return settings
+
+
+def _data_dir(found: Mapping[str, str]) -> Path:
+    given = found.get("BITNEXUS_DATA_DIR")
+    return Path(given) if given is not None else Path(platformdirs.user_data_dir("bitnexus"))
+
+
+def _url(found: Mapping[str, str], name: str) -> str | None:
+    url = found.get(name)
+    if url is None:
+        return None
+    advice = "Write it as postgresql://user:password@host:port/database"
+    try:
+        parts = conninfo.conninfo_to_dict(url)
+    except psycopg.Error:
+        raise SettingInvalid(name, "This is not a PostgreSQL URL", "not shown", advice) from None
+    if not parts.get("dbname"):
+        raise SettingInvalid(name, "The URL names no database", "not shown", advice)
+    return url
+
+
+def _master_key(found: Mapping[str, str]) -> str | None:
+    name = "BITNEXUS_MASTER_KEY"
+    text = found.get(name)
+    if text is None:
+        return None
+    try:
+        MasterKey.parse(text)
+    except MasterKeyInvalid:
+        raise SettingInvalid(
+            name,
+            "The master key is not 32 bytes in base64",
+            f"{len(text)} characters long (not shown)",
+            f"Set the key that the database was begun with, or for a new one make it with {MAKE_A_KEY}",
+        ) from None
+    return text
+
+
+def _default_tenant(found: Mapping[str, str]) -> str | None:
+    name = "BITNEXUS_DEFAULT_TENANT"
+    slug = found.get(name)
+    if slug is not None and tenants.SLUG_PATTERN.fullmatch(slug) is None:
+        raise SettingInvalid(
+            name,
+            "This is not the slug of a tenant",
+            refusals.shown(slug),
+            "Give 1 to 63 characters out of a-z, 0-9 and -, with no - at either end, or leave it unset",
+        )
+    return slug
+
+
+def _log_level(found: Mapping[str, str]) -> str:
+    name = "BITNEXUS_LOG_LEVEL"
+    level = found.get(name, "info").lower()
+    if level not in LOG_LEVELS:
+        raise SettingInvalid(
+            name, "The log level is not known", refusals.shown(level), f"Give one of {', '.join(LOG_LEVELS)}"
+        )
+    return level

@@ -1,0 +1,146 @@
+"""Several worker processes on one listener: started, replaced when they die, stopped together.
+
+The parent holds what must outlive a worker: the listener, and the use of the embedded database. A worker that is killed takes
+down its own requests only; its accepted commands are the database's, or will be sent again by whoever was not answered.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import signal
+import socket
+import sys
+import time
+from asyncio.subprocess import DEVNULL, Process
+from collections.abc import Callable
+
+from bitnexus import stopping
+from bitnexus.installation import Installation
+from bitnexus.orders import READY, Orders, encoded
+from bitnexus.settings import Settings
+
+RESTART_S_MIN, RESTART_S_MAX = 0.1, 10.0
+LIVED_S = 30.0
+"""A worker that lived as long may be replaced at once again."""
+
+_log = logging.getLogger(__name__)
+
+
+class WorkersFailed(Exception):
+    def __init__(self, code: int) -> None:
+        super().__init__(
+            f"The worker processes do not start: the first one ended with code {code}. The log above says why; "
+            "correct it and start again, or try with --workers 1."
+        )
+
+
+async def supervise(
+    base: Installation,
+    settings: Settings,
+    listener: socket.socket,
+    count: int,
+    ready: Callable[[], None],
+) -> None:
+    """Until SIGTERM or SIGINT, and until every worker has ended. `ready`: once all of them answer requests.
+
+    Raises WorkersFailed if a worker ends before any was ready.
+    """
+    crew = _Crew(encoded(_orders(settings, base)), listener, count, ready)
+    stopping.on_signal(crew.stopping.set)
+    try:
+        async with asyncio.TaskGroup() as group:
+            for number in range(count):
+                group.create_task(crew.keep_one(number))
+    except* WorkersFailed as failed:
+        raise failed.exceptions[0] from None
+    finally:
+        stopping.ignore_signals()
+
+
+def _orders(settings: Settings, base: Installation) -> Orders:
+    """Without the owner's URL, which a worker has no use for."""
+    if not settings.embedded:
+        settings = dataclasses.replace(settings, database_url=None, database_app_url=base.app_url)
+    return Orders(settings, base.app_url)
+
+
+class _Crew:
+    """Touched by the event loop's thread only."""
+
+    def __init__(self, orders: bytes, listener: socket.socket, count: int, ready: Callable[[], None]) -> None:
+        self.stopping = asyncio.Event()
+        self._orders = orders
+        self._listener = listener
+        self._count = count
+        self._ready = ready
+        self._were_ready: set[int] = set()  # numbers under which a worker has been ready at some time
+
+    async def keep_one(self, number: int) -> None:
+        """One worker after another, until the stop."""
+        pause_s = RESTART_S_MIN
+        while not self.stopping.is_set():
+            begun = time.monotonic()
+            code = await self._run_one(number)
+            if self.stopping.is_set():
+                break
+            if not self._were_ready:
+                self.stopping.set()
+                raise WorkersFailed(code)
+            pause_s = RESTART_S_MIN if time.monotonic() - begun > LIVED_S else min(pause_s * 2, RESTART_S_MAX)
+            _log.error("A worker process ended with code %s; it is replaced in %.1f s", code, pause_s)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.stopping.wait(), pause_s)
+
+    async def _run_one(self, number: int) -> int:
+        """The exit code of a worker; negative: the signal that killed it."""
+        ours, theirs = socket.socketpair()
+        with ours:
+            with theirs:
+                worker = await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    "-P",  # no module of the working directory
+                    "-m",
+                    "bitnexus.worker",
+                    str(self._listener.fileno()),
+                    str(theirs.fileno()),
+                    pass_fds=(self._listener.fileno(), theirs.fileno()),
+                    stdin=DEVNULL,
+                    start_new_session=True,  # a terminal's Ctrl-C comes to us, and we stop it
+                )
+            ours.setblocking(False)
+            greeting = asyncio.create_task(self._greet(ours, worker.pid, number))
+            try:
+                return await self._watch(worker)
+            finally:
+                greeting.cancel()
+                if worker.returncode is None:
+                    worker.kill()
+                    await worker.wait()
+
+    async def _greet(self, control: socket.socket, pid: int, number: int) -> None:
+        """Gives the worker its orders and waits until it is ready."""
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(OSError):  # it died: its exit code tells
+            await loop.sock_sendall(control, self._orders)
+            if await loop.sock_recv(control, len(READY)) != READY:
+                return
+            _log.info("The worker process %s is ready", pid)
+            if number not in self._were_ready:
+                self._were_ready.add(number)
+                if len(self._were_ready) == self._count:
+                    self._ready()
+
+    async def _watch(self, worker: Process) -> int:
+        ended = asyncio.create_task(worker.wait())
+        stopped = asyncio.create_task(self.stopping.wait())
+        await asyncio.wait((ended, stopped), return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if not ended.done():
+            with contextlib.suppress(ProcessLookupError):
+                worker.send_signal(signal.SIGTERM)
+            await asyncio.wait((ended,), timeout=stopping.WORKER_S_MAX)
+        if not ended.done():
+            _log.error("The worker process %s did not stop in %s s and is killed", worker.pid, stopping.WORKER_S_MAX)
+            worker.kill()
+        return await ended

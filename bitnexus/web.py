@@ -1,0 +1,33 @@
+"""The HTTP application on the parts of a process."""
+
+import asyncio
+from importlib import metadata
+
+from litestar import Litestar
+
+from api import app as api_app
+from api.parts import Parts
+from bitnexus.process import Process
+from bitnexus.settings import Settings
+from ledger.positions import Tokens
+
+SIGNING_SEED = "access token signing seed"
+
+
+def application(parts: Process, settings: Settings, stopping: asyncio.Event) -> Litestar:
+    """`stopping` is set before the server waits for its connections."""
+    master = parts.installation.master
+    return api_app.create_app(
+        Parts(
+            ledger=parts.ledger,
+            passwords=parts.passwords,
+            pool=parts.app,
+            reached=parts.reached,
+            waker=parts.waker,
+            tokens=Tokens(master),
+            signing_seed=master.derive(SIGNING_SEED),
+            default_tenant=settings.default_tenant,
+            version=metadata.version("bitnexus"),
+            stopping=stopping,
+        )
+    )

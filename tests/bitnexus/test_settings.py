@@ -1,0 +1,95 @@
+"""What the process is told: wrong settings stop it before it does anything."""
+
+import base64
+from pathlib import Path
+
+import pytest
+
+from bitnexus import keyfile, settings
+from ledger.keys import MasterKey
+
+KEY = base64.b64encode(bytes(32)).decode()
+URL = "postgresql://owner:verysecret@db.example/shop"
+
+
+def test_without_any_variable_the_database_is_our_own() -> None:
+    found = settings.read({})
+    assert found.embedded
+    assert found.data_dir.is_absolute()
+    assert found.log_level == "info"
+
+
+def test_the_flag_wins_over_the_variable_and_an_empty_variable_is_none(tmp_path: Path) -> None:
+    environment = {"BITNEXUS_DATA_DIR": "/elsewhere", "DATABASE_URL": "", "BITNEXUS_DEFAULT_TENANT": ""}
+    found = settings.read(environment, data_dir=tmp_path)
+    assert (found.data_dir, found.database_url, found.default_tenant) == (tmp_path, None, None)
+    assert settings.read(environment).data_dir == Path("/elsewhere")
+
+
+def test_a_database_of_ones_own_needs_a_key_of_ones_own() -> None:
+    """A key file made on one node would be another one on the next node."""
+    with pytest.raises(settings.SettingInvalid, match=r"BITNEXUS_MASTER_KEY is not set\. Make one with python3 -c"):
+        settings.read({"DATABASE_URL": URL})
+    assert not settings.read({"DATABASE_URL": URL, "BITNEXUS_MASTER_KEY": KEY}).embedded
+    assert not settings.read({"DATABASE_APP_URL": URL, "BITNEXUS_MASTER_KEY": KEY}).embedded
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("BITNEXUS_MASTER_KEY", "hunter2", "7 characters long"),
+        ("BITNEXUS_MASTER_KEY", base64.b64encode(bytes(31)).decode(), "44 characters long"),
+        ("DATABASE_URL", "mysql://owner:verysecret@db/shop", "not a PostgreSQL URL"),
+        ("DATABASE_URL", "postgresql://owner:verysecret@db", "names no database"),
+        ("DATABASE_APP_URL", "postgresql://db:port/shop?verysecret", "not a PostgreSQL URL"),
+        ("BITNEXUS_DEFAULT_TENANT", "No Slug", "'No Slug'"),
+        ("BITNEXUS_LOG_LEVEL", "loud", "debug, info, warning, error"),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_named_and_a_secret_is_not_shown(name: str, value: str, says: str) -> None:
+    with pytest.raises(settings.SettingInvalid, match=says) as caught:
+        settings.read({name: value})
+    assert name in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+    assert "verysecret" not in str(caught.value)
+
+
+def test_settings_in_a_log_show_no_secret() -> None:
+    shown = repr(settings.read({"DATABASE_URL": URL, "DATABASE_APP_URL": URL, "BITNEXUS_MASTER_KEY": KEY}))
+    assert "verysecret" not in shown
+    assert KEY not in shown
+
+
+# The key file
+
+
+def test_a_new_key_is_kept_for_its_owner_alone_and_found_again(tmp_path: Path) -> None:
+    said: list[str] = []
+    made = keyfile.make(tmp_path, said.append)
+    again = keyfile.make(tmp_path, said.append)  # another process was quicker
+    assert [path.name for path in tmp_path.iterdir()] == ["master.key"]
+    assert (tmp_path / "master.key").stat().st_mode & 0o777 == 0o600
+    found = keyfile.read(tmp_path)
+    assert found is not None
+    assert {made.id, again.id, found.id} == {made.id}
+    assert len(said) == 1
+    assert str(tmp_path / "master.key") in said[0]
+
+
+def test_a_key_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
+    keyfile.make(tmp_path, lambda text: None)
+    (tmp_path / "master.key").chmod(0o640)
+    with pytest.raises(keyfile.KeyFileUnusable, match=r"its mode is 0640, not 0600. Run `chmod 600"):
+        keyfile.read(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "not a key", "é", MasterKey.generate() + "x" * 2_000])
+def test_a_key_file_without_a_key_is_refused_and_not_overwritten(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "master.key"
+    path.touch(mode=0o600)
+    path.write_text(content)
+    with pytest.raises(keyfile.KeyFileUnusable, match="holds no key"):
+        keyfile.read(tmp_path)
+    with pytest.raises(keyfile.KeyFileUnusable):
+        keyfile.make(tmp_path, lambda text: None)
+    assert path.read_text() == content
