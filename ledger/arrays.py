@@ -14,6 +14,7 @@ from psycopg.pq import Format
 
 _HEADER = struct.Struct(">iiIii")
 _INT4 = struct.Struct(">ii")
+_INT8 = struct.Struct(">iq")
 _LENGTH = struct.Struct(">i")
 
 
@@ -51,6 +52,18 @@ class Int4Array(PackedArray):
     def of(cls, items: Sequence[int]) -> "Int4Array":
         pack = _INT4.pack
         return cls(len(items), b"".join([pack(4, item) for item in items]))
+
+
+class TimestampArray(PackedArray):
+    """timestamptz[]: from microseconds since 2000-01-01T00:00:00Z."""
+
+    __slots__ = ()
+    element_oid = 1184
+
+    @classmethod
+    def of(cls, items: Sequence[int]) -> "TimestampArray":
+        pack = _INT8.pack
+        return cls(len(items), b"".join([pack(8, item) for item in items]))
 
 
 class BoolArray(PackedArray):
@@ -111,6 +124,10 @@ class _Int4Dumper(_PackedDumper):
     oid = 1007
 
 
+class _TimestampDumper(_PackedDumper):
+    oid = 1185
+
+
 class _BoolDumper(_PackedDumper):
     oid = 1000
 
@@ -127,6 +144,7 @@ def register(adapters: AdaptersMap) -> None:
     """Let a connection (or all of psycopg) take packed arrays as parameters."""
     adapters.register_dumper(UuidArray, _UuidDumper)
     adapters.register_dumper(Int4Array, _Int4Dumper)
+    adapters.register_dumper(TimestampArray, _TimestampDumper)
     adapters.register_dumper(BoolArray, _BoolDumper)
     adapters.register_dumper(TextArray, _TextDumper)
     adapters.register_dumper(ByteaArray, _ByteaDumper)

@@ -17,7 +17,7 @@ from ledger import appender, errors, ids, read
 from ledger.appender import Appender
 from ledger.caller import Caller
 from ledger.codec import Codec
-from ledger.keys import Keyring
+from ledger.keys import Keyring, MasterKey
 
 A = TypeVar("A", bound=Aggregate)
 
@@ -288,4 +288,35 @@ def _metadata(caller: Caller) -> bytes:
             caller.causation_id,
             caller.request_id,
         )
+    )
+
+
+def command_of(
+    codec: Codec, master: MasterKey, caller: Caller, aggregate: Aggregate, claims: Sequence[Claim]
+) -> appender.Command:
+    """What `Ledger.append` would hand over, for whoever appends in a transaction of their own. No personal data."""
+    return appender.Command(
+        tenant_id=caller.tenant_id,
+        command_id=caller.command_id,
+        fingerprint=caller.fingerprint,
+        outcome=_ENCODER.encode(_Outcome(aggregate.id, aggregate.version)),
+        events=[
+            appender.Event(
+                event.originator_id.bytes,
+                event.originator_version,
+                get_topic(type(event)).encode(),
+                codec.encode(caller.tenant_id, event, {}),
+                _metadata(caller),
+            )
+            for event in aggregate.pending_events
+        ],
+        reservations=[
+            appender.Reservation(
+                each.kind.encode(),
+                master.reference(caller.tenant_id, each.kind, each.key),
+                each.owner.bytes,
+                True,
+            )
+            for each in claims
+        ],
     )
