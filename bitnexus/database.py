@@ -56,3 +56,14 @@ def pool(app_url: str, role: Role, connections_max: int) -> Pool:
         open=False,
         name=role,
     )
+
+
+def connect_owner(owner_url: str) -> Connection[TupleRow]:
+    """For the import of a tenant, which no role of a process may do."""
+    return psycopg.connect(
+        owner_url,
+        autocommit=True,
+        connect_timeout=CONNECT_TIMEOUT_S,
+        client_encoding="UTF8",
+        application_name="bitnexus owner",
+    )

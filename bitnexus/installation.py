@@ -30,6 +30,7 @@ class Installation:
     app_url: str = field(repr=False)  # of the login role
     master: MasterKey = field(repr=False)
     migrated: list[str] = field(default_factory=list)  # files applied by this start
+    owner_url: str | None = field(default=None, repr=False)  # for migrations and imports; a node may not have it
 
 
 @contextmanager
@@ -75,7 +76,8 @@ def _prepared(settings: Settings, owner_url: str | None, master: MasterKey, migr
     if app_url is None:
         assert owner_url is not None  # one of the two is given
         app_url = runner.login_url(owner_url, database.login_password(master))
-    return Installation(app_url, master, schema.ensure(owner_url, app_url, master) if migrated is None else migrated)
+    applied = schema.ensure(owner_url, app_url, master) if migrated is None else migrated
+    return Installation(app_url, master, applied, owner_url)
 
 
 def _migrated(owner_url: str | None, master: MasterKey) -> list[str]:

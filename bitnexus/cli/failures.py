@@ -6,6 +6,7 @@ import psycopg_pool
 from bitnexus import installation, keyfile, listening, replay, schema, settings, supervision
 from bitnexus.cli import loop, parser
 from bitnexus.embedded import errors as embedded
+from bitnexus.moving import errors as moving
 from bitnexus.retail import rows
 from commands import passwords
 from domain import refusals
@@ -31,6 +32,7 @@ TOLD = (
     supervision.WorkersFailed,
     replay.PositionBeyond,
     replay.AggregateUnknown,
+    moving.MovingError,
 )
 DATABASE_GONE = (psycopg.OperationalError, psycopg_pool.PoolTimeout)
 

@@ -69,15 +69,32 @@ def _demo(groups: Any) -> None:
 
 
 def _tenants(groups: Any) -> None:
-    leaf = _leaf(
-        _group(groups, "tenants", "organisations"), "create", "setup.create_tenant", "a tenant and its first admin"
-    )
+    group = _group(groups, "tenants", "organisations")
+    leaf = _leaf(group, "create", "setup.create_tenant", "a tenant and its first admin")
     leaf.add_argument("slug", metavar="SLUG", help="its short name in addresses: a-z, 0-9 and -")
     leaf.add_argument("--name", required=True, metavar="N")
     leaf.add_argument("--admin-email", required=True, metavar="E")
     leaf.add_argument("--admin-name", default="Admin", metavar="N", help="(default %(default)s)")
     leaf.add_argument("--admin-password", required=True, metavar="P", help="- reads it from standard input")
     leaf.add_argument("--currency", default="EUR", metavar="C", help="of its prices, ISO 4217 (default %(default)s)")
+    _moving(group)
+
+
+def _moving(group: Any) -> None:
+    leaf = _leaf(group, "export", "moving.export", "write a tenant's whole stream into a file")
+    leaf.add_argument("slug", metavar="SLUG")
+    leaf.add_argument("file", type=Path, metavar="FILE", help="a new one; its mode will be 0600")
+    leaf.add_argument("--with-keys", action="store_true", help="persons' data stay readable: their keys travel too")
+    leaf.add_argument("--passphrase", metavar="P", help="for --with-keys; - reads it from standard input")
+    leaf = _leaf(group, "import", "moving.import_tenant", "a tenant out of such a file, as the database's owner")
+    leaf.add_argument("file", type=Path, metavar="FILE")
+    leaf.add_argument("--passphrase", metavar="P", help="of the keys in the file; - reads it from standard input")
+    leaf.add_argument("--without-keys", action="store_true", help="leave the keys out: persons read as erased for ever")
+    leaf = _leaf(group, "admin", "moving.appoint", "give an admin a new password, or make a new admin")
+    leaf.add_argument("slug", metavar="SLUG")
+    leaf.add_argument("--admin-email", required=True, metavar="E")
+    leaf.add_argument("--admin-name", default="Admin", metavar="N", help="of a new one (default %(default)s)")
+    leaf.add_argument("--admin-password", required=True, metavar="P", help="- reads it from standard input")
 
 
 def _projections(groups: Any) -> None:

@@ -27,10 +27,13 @@ def migrate(arguments: Namespace, settings: Settings, output: Output) -> int:
     return cli.GOOD
 
 
+def secret(given: str) -> str:
+    """What was given, or for `-` the line on standard input."""
+    return sys.stdin.readline(PASSWORD_LINE_MAX).rstrip("\r\n") if given == "-" else given
+
+
 def create_tenant(arguments: Namespace, settings: Settings, output: Output) -> int:
-    password = arguments.admin_password
-    if password == "-":
-        password = sys.stdin.readline(PASSWORD_LINE_MAX).rstrip("\r\n")
+    password = secret(arguments.admin_password)
     command = tenants.Create(
         slug=arguments.slug,
         name=arguments.name,
