@@ -7,7 +7,8 @@ one is started in a temporary directory. Databases are copies of one migrated te
 import os
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import argon2
@@ -66,18 +67,30 @@ def _drop(connection: psycopg.Connection, name: str) -> None:
 
 
 @pytest.fixture
-def database(server: str, template: str) -> Iterator[Database]:
+def new_database(server: str, template: str) -> Callable[[], AbstractContextManager[Database]]:
+    """Makes migrated databases without tenants, for tests that need another one."""
+
+    @contextmanager
+    def made() -> Iterator[Database]:
+        name = f"test_{uuid.uuid4().hex[:12]}"
+        password = connections.login_password(MASTER)
+        with psycopg.connect(server, autocommit=True) as connection:
+            connection.execute(
+                sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
+            )
+            owner_url = _at(server, name)
+            runner.migrate(owner_url, login_password=password)  # nothing to apply: makes the login role
+            yield Database(name, owner_url, runner.login_url(owner_url, password))
+            _drop(connection, name)
+
+    return made
+
+
+@pytest.fixture
+def database(new_database: Callable[[], AbstractContextManager[Database]]) -> Iterator[Database]:
     """A migrated database of this test's own, without tenants."""
-    name = f"test_{uuid.uuid4().hex[:12]}"
-    password = connections.login_password(MASTER)
-    with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(
-            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
-        )
-        owner_url = _at(server, name)
-        runner.migrate(owner_url, login_password=password)  # nothing to apply: makes the login role
-        yield Database(name, owner_url, runner.login_url(owner_url, password))
-        _drop(connection, name)
+    with new_database() as made:
+        yield made
 
 
 @pytest_asyncio.fixture

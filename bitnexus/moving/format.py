@@ -90,19 +90,23 @@ def tail(originator_id: UUID, version: int, recorded_at: datetime, topic: str, s
     return numbers + chain.framed(topic.encode()) + chain.framed(state) + chain.framed(metadata)
 
 
+def leaf_hash(previous: bytes, tenant_id: UUID, position: int, tail: bytes) -> bytes:
+    """The hash of the event whose leaf ends with that tail: 32 bytes."""
+    return hashlib.sha256(b"".join((b"\x00\x01", previous, tenant_id.bytes, _POSITION.pack(position), tail))).digest()
+
+
 class Chain:
     """The recomputation of a stream, event by event."""
 
     def __init__(self, tenant_id: UUID) -> None:
         self.position = 0
         self.hash = chain.genesis(tenant_id)
-        self._tenant = tenant_id.bytes
+        self._tenant_id = tenant_id
 
     def step(self, tail: bytes, stored: bytes) -> str | None:
         """Why the next event does not fit; None if it does, and then it counts."""
         position = self.position + 1
-        leaf = b"".join((b"\x00\x01", self.hash, self._tenant, _POSITION.pack(position), tail))
-        computed = hashlib.sha256(leaf).digest()
+        computed = leaf_hash(self.hash, self._tenant_id, position, tail)
         if computed != stored:
             return f"the event at position {position} says its hash is {stored.hex()} and hashes to {computed.hex()}"
         self.position, self.hash = position, computed
