@@ -1,7 +1,7 @@
 """What each event made its tenant reserve: the same claims as the commands', read off the events again.
 
 Reservations are keyed under the master key, so they are made anew where a tenant comes to another one. A command that claims
-something has its line here; tests/bitnexus/test_moving.py compares the two.
+something has its line here; tests/bitnexus/moving compares the two.
 """
 
 from collections.abc import Callable
