@@ -7,6 +7,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg import conninfo, sql
 
 from bitnexus import database as connections
 from bitnexus.moving import errors, format
@@ -161,6 +162,26 @@ async def test_not_even_the_owner_can_add_to_a_tenant_that_is_in_use(home: Home,
             with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
                 connection.execute(f"SELECT ledger.{call}".encode(), [shop.tenant_id])
         assert connection.execute("SELECT ledger.restore_begin(%s)", [shop.tenant_id]).fetchone() == (False,)
+
+
+async def test_an_owner_who_is_no_superuser_can_import(home: Home, away: Home, shop: Shop) -> None:
+    """Managed databases give nobody a superuser, and under forced row-level security such an owner sees no row itself."""
+    name, owner = away.database.name, sql.Identifier(f"{away.database.name}_owner")
+    with psycopg.connect(away.database.owner_url, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD 'x'").format(owner))
+        try:
+            connection.execute(sql.SQL("GRANT bitnexus_writer TO {}").format(owner))
+            connection.execute(sql.SQL("GRANT USAGE ON SCHEMA ledger TO {}").format(owner))
+            connection.execute(sql.SQL("ALTER TABLE ledger.events OWNER TO {}").format(owner))
+            url = conninfo.make_conninfo(away.database.owner_url, user=f"{name}_owner", password="x")
+            file = home.export(shop.tenant_id, PHRASE)
+            with connections.connect_owner(url) as low:
+                assert restore_on(low, OTHER_MASTER, file, PHRASE).keys == 3
+        finally:
+            connection.execute(sql.SQL("REASSIGN OWNED BY {} TO CURRENT_USER").format(owner))
+            connection.execute(sql.SQL("DROP OWNED BY {}").format(owner))
+            connection.execute(sql.SQL("DROP ROLE {}").format(owner))
+    assert away.verdict(shop.tenant_id).broken is None
 
 
 async def test_nobody_sees_an_import_before_it_is_verified(home: Home, away: Home, shop: Shop) -> None:
