@@ -30,13 +30,14 @@ class Installation:
     app_url: str = field(repr=False)  # of the login role
     master: MasterKey = field(repr=False)
     migrated: list[str] = field(default_factory=list)  # files applied by this start
+    owner_url: str | None = field(default=None, repr=False)  # None where this process does not have it
 
 
 @contextmanager
 def opened(settings: Settings, say: Say, *, migrate: bool = False) -> Iterator[Installation]:
     """The embedded database is in use, and by this process, until the end. `migrate`: do it as the owner in any case.
 
-    Raises EmbeddedError, MigrationError, KeyFileUnusable, KeyLost, MasterKeyWrong, NotMigrated.
+    Raises EmbeddedError, MigrationError, KeyFileUnusable, KeyLost, MasterKeyWrong, MasterKeyOrderWrong, NotMigrated.
     """
     if not settings.embedded:
         assert settings.master_key is not None  # settings.read saw to it
@@ -75,7 +76,8 @@ def _prepared(settings: Settings, owner_url: str | None, master: MasterKey, migr
     if app_url is None:
         assert owner_url is not None  # one of the two is given
         app_url = runner.login_url(owner_url, database.login_password(master))
-    return Installation(app_url, master, schema.ensure(owner_url, app_url, master) if migrated is None else migrated)
+    applied = schema.ensure(owner_url, app_url, master) if migrated is None else migrated
+    return Installation(app_url, master, applied, owner_url)
 
 
 def _migrated(owner_url: str | None, master: MasterKey) -> list[str]:

@@ -185,9 +185,7 @@ class Keyring:
         for subject, wrapped, master_key_id in rows:
             if (tenant_id, subject) in self._erased:
                 continue  # erased while the query was under way
-            if master_key_id != self.master.id:
-                raise errors.MasterKeyMissing(master_key_id)
-            cipher = AESGCM(self.master.unwrap(tenant_id, subject, wrapped))
+            cipher = AESGCM(self.master.unwrap(tenant_id, subject, wrapped, master_key_id))
             keys[subject] = cipher
             self._cached[tenant_id, subject] = _Cached(cipher, asked_at)
         while len(self._cached) > KEYS_CACHED_MAX:

@@ -9,6 +9,7 @@ import binascii
 import hashlib
 import hmac
 import os
+from collections.abc import Sequence
 from uuid import UUID
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -32,31 +33,56 @@ class MasterKeyInvalid(errors.LedgerError):
 
 
 class MasterKey:
-    """32 random bytes that never reach the database."""
+    """32 random bytes that never reach the database, and the keys that they took the place of.
 
-    def __init__(self, material: bytes) -> None:
+    Subject keys are wrapped by the newest. All that every node must agree on is derived from the oldest, the root: it is the
+    key that the database was begun with, and stays (docs/decisions/0005-the-oldest-master-key-is-the-root.md).
+    """
+
+    def __init__(self, material: bytes, older: Sequence["MasterKey"] = ()) -> None:
+        """`older`: newest first. Raises MasterKeyInvalid."""
         if len(material) != KEY_BYTES:
             raise MasterKeyInvalid
         self._material = material
-        self.id = self.derive("id").hex()[:16]
-        self._wrapping = AESGCM(self.derive("wrap subject keys"))
+        self.id = self._own("id").hex()[:16]
+        self._wrapping = AESGCM(self._own("wrap subject keys"))
+        self._all = (self, *older)
+        self._by_id = {key.id: key for key in self._all}
+        self._root = self._all[-1]
         self._reservations = self.derive("reservations")
 
     @classmethod
     def parse(cls, text: str) -> "MasterKey":
-        """From base64. Raises MasterKeyInvalid."""
+        """From base64, several ones with commas between, the newest first. Raises MasterKeyInvalid."""
         try:
-            return cls(base64.b64decode(text.strip(), validate=True))
+            materials = [base64.b64decode(each.strip(), validate=True) for each in text.split(",")]
         except binascii.Error:
             raise MasterKeyInvalid from None
+        older = [cls(material) for material in materials[1:]]
+        if len({*materials}) < len(materials):
+            raise MasterKeyInvalid  # the same key twice: nobody could say which of the two is meant to be the root
+        return cls(materials[0], older)
 
     @staticmethod
     def generate() -> str:
         """A new one, as base64."""
         return base64.b64encode(os.urandom(KEY_BYTES)).decode()
 
+    @property
+    def ids(self) -> list[str]:
+        """Of all the keys, newest first. An id tells nothing of its key."""
+        return [key.id for key in self._all]
+
+    @property
+    def root_id(self) -> str:
+        """Of the key that the database was begun with."""
+        return self._root.id
+
     def derive(self, label: str) -> bytes:
-        """32 bytes for one purpose."""
+        """32 bytes for one purpose, which stay the same when a newer key comes."""
+        return self._root._own(label)
+
+    def _own(self, label: str) -> bytes:
         return HKDF(SHA256(), KEY_BYTES, salt=None, info=f"bitnexus {label} v1".encode()).derive(self._material)
 
     def reference(self, tenant_id: UUID, kind: str, key: str) -> bytes:
@@ -64,10 +90,13 @@ class MasterKey:
         return hmac.digest(self._reservations, tenant_id.bytes + kind.encode() + b"\0" + key.encode(), hashlib.sha256)
 
     def wrap(self, tenant_id: UUID, subject_id: UUID, key: bytes) -> bytes:
-        """nonce (12) ‖ ciphertext and tag (48)."""
+        """nonce (12) ‖ ciphertext and tag (48), under the newest key."""
         nonce = os.urandom(NONCE_BYTES)
         return nonce + self._wrapping.encrypt(nonce, key, tenant_id.bytes + subject_id.bytes)
 
-    def unwrap(self, tenant_id: UUID, subject_id: UUID, wrapped: bytes) -> bytes:
-        """Raises cryptography's InvalidTag if the row was tampered with."""
-        return self._wrapping.decrypt(wrapped[:NONCE_BYTES], wrapped[NONCE_BYTES:], tenant_id.bytes + subject_id.bytes)
+    def unwrap(self, tenant_id: UUID, subject_id: UUID, wrapped: bytes, key_id: str) -> bytes:
+        """`key_id`: of the key that wrapped it. Raises MasterKeyMissing, cryptography's InvalidTag if the row was tampered with."""
+        key = self._by_id.get(key_id)
+        if key is None:
+            raise errors.MasterKeyMissing(key_id)
+        return key._wrapping.decrypt(wrapped[:NONCE_BYTES], wrapped[NONCE_BYTES:], tenant_id.bytes + subject_id.bytes)

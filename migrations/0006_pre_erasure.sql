@@ -21,6 +21,8 @@ GRANT SELECT, INSERT ON ledger.erased_subjects TO bitnexus_writer;
 GRANT SELECT ON ledger.erased_subjects TO bitnexus_app, bitnexus_projector;
 
 GRANT DELETE ON ledger.subject_keys, ledger.subjects TO bitnexus_writer;
+-- For `bitnexus keys rotate`, in which the owner becomes the writer. No function of the writer's updates a key.
+GRANT UPDATE ON ledger.subject_keys TO bitnexus_writer;
 CREATE INDEX subjects_of ON ledger.subjects (tenant_id, subject_id);
 
 -- A flush with erasures in it: ledger.append as it is, and in the same transaction the end of the subjects' keys, of what leads

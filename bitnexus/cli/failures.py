@@ -20,6 +20,7 @@ TOLD = (
     keyfile.KeyFileUnusable,
     installation.KeyLost,
     schema.MasterKeyWrong,
+    schema.MasterKeyOrderWrong,
     schema.NotMigrated,
     migrations.MigrationError,
     embedded.EmbeddedError,
