@@ -126,7 +126,7 @@ def test_several_keys_are_written_with_commas() -> None:
 def test_no_role_of_a_process_changes_a_key(database: Database) -> None:
     for role in ("app", "projector", "platform"):
         with (
-            connections.connect_sync(database.app_url, role) as connection,  # type: ignore[arg-type]  # one of the three
+            connections.connect_sync(database.app_url, role) as connection,
             pytest.raises(psycopg.errors.InsufficientPrivilege),
         ):
             connection.execute("UPDATE ledger.subject_keys SET wrapped = ''")
