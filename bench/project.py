@@ -29,7 +29,7 @@ from domain import products, transactions
 from ledger import appender, ids, read
 from ledger.caller import Caller
 from ledger.codec import Codec
-from ledger.keys import Keyring
+from ledger.keyring import Keyring
 from ledger.store import Ledger
 from ledger.waker import Waker
 from projections import batches, catalogue, positions, runner

@@ -30,14 +30,14 @@ class Installation:
     app_url: str = field(repr=False)  # of the login role
     master: MasterKey = field(repr=False)
     migrated: list[str] = field(default_factory=list)  # files applied by this start
-    owner_url: str | None = field(default=None, repr=False)  # for migrations and imports; a node may not have it
+    owner_url: str | None = field(default=None, repr=False)  # None where this process does not have it
 
 
 @contextmanager
 def opened(settings: Settings, say: Say, *, migrate: bool = False) -> Iterator[Installation]:
     """The embedded database is in use, and by this process, until the end. `migrate`: do it as the owner in any case.
 
-    Raises EmbeddedError, MigrationError, KeyFileUnusable, KeyLost, MasterKeyWrong, NotMigrated.
+    Raises EmbeddedError, MigrationError, KeyFileUnusable, KeyLost, MasterKeyWrong, MasterKeyOrderWrong, NotMigrated.
     """
     if not settings.embedded:
         assert settings.master_key is not None  # settings.read saw to it

@@ -12,7 +12,7 @@ from commands.passwords import Passwords
 from domain import catalogue
 from ledger.appender import Appender
 from ledger.codec import Codec
-from ledger.keys import Keyring
+from ledger.keyring import Keyring, Watcher
 from ledger.store import Ledger, Pool
 from ledger.waker import Waker
 from projections import batches, positions
@@ -60,6 +60,9 @@ async def running(installation: Installation, *, projecting: bool) -> AsyncItera
         waker = Waker(connect_app)
         await waker.start()
         stack.push_async_callback(waker.close)
+        watcher = Watcher(keyring, connect_projector)
+        await watcher.start()
+        stack.push_async_callback(watcher.close)
         reached = positions.Reached(connect_projector)
         stack.push_async_callback(reached.close)
         source = batches.Source(codec, keyring)

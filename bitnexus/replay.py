@@ -15,7 +15,7 @@ from psycopg.rows import TupleRow
 
 from ledger import errors
 from ledger.codec import Codec
-from ledger.keys import Keyring, Keys
+from ledger.keyring import Keyring, Keys
 
 EVENTS_PER_READ = 1_000
 """At 64 KiB an event this is 64 MiB at the most."""

@@ -17,7 +17,7 @@ KEY_IDS = "SELECT id FROM ledger.master_keys ORDER BY created_at, id"
 HAS_KEYS = "SELECT pg_catalog.to_regclass('ledger.master_keys') IS NOT NULL"
 # The lock: of two processes that begin a database with two keys, one has to see the other's.
 LOCK_KEYS = "LOCK TABLE ledger.master_keys IN SHARE ROW EXCLUSIVE MODE"
-INSERT_KEY = "INSERT INTO ledger.master_keys (id) SELECT %s WHERE NOT EXISTS (SELECT FROM ledger.master_keys)"
+INSERT_KEY = "INSERT INTO ledger.master_keys (id) VALUES (%s) ON CONFLICT DO NOTHING"
 
 
 class MasterKeyWrong(Exception):
@@ -27,6 +27,17 @@ class MasterKeyWrong(Exception):
         super().__init__(
             f"The database was begun with another master key: it needs the key with the id {' or '.join(wanted)}, and the "
             f"one given has the id {given}. Give that key (BITNEXUS_MASTER_KEY, or the file master.key in the data directory)."
+        )
+        self.given, self.wanted = given, wanted
+
+
+class MasterKeyOrderWrong(Exception):
+    """Says ids, never keys."""
+
+    def __init__(self, given: str, wanted: str) -> None:
+        super().__init__(
+            f"The last of the master keys must be the one that the database was begun with, its id is {wanted}: the last one "
+            f"given has the id {given}. Write the keys newest first, that one at the end."
         )
         self.given, self.wanted = given, wanted
 
@@ -45,12 +56,12 @@ class NotMigrated(Exception):
 def ensure(owner_url: str | None, app_url: str, master: MasterKey) -> list[str]:
     """Migrations applied now; none if all was well.
 
-    Raises MasterKeyWrong, NotMigrated, migrations.errors.MigrationError.
+    Raises MasterKeyWrong, MasterKeyOrderWrong, NotMigrated, migrations.errors.MigrationError.
     """
     found = _as_login(app_url)
     if found is not None:
         check(found.key_ids, master)
-        if not found.missing and found.key_ids:
+        if not found.missing and master.id in found.key_ids:
             return []
     missing = None if found is None else found.missing
     if owner_url is None:
@@ -78,14 +89,17 @@ def _as_login(app_url: str) -> _Found | None:
 
 
 def migrate(owner_url: str, master: MasterKey) -> list[str]:
-    """As the owner: names of the files applied now. Raises MasterKeyWrong, migrations.errors.MigrationError."""
+    """As the owner: names of the files applied now. The database learns the newest key's id.
+
+    Raises MasterKeyWrong, MasterKeyOrderWrong, migrations.errors.MigrationError.
+    """
     check(key_ids(owner_url), master)  # before the login role gets a password that no other process knows
     applied = runner.migrate(owner_url, login_password=database.login_password(master))
     with psycopg.connect(owner_url) as connection:
         connection.execute(LOCK_KEYS)
-        connection.execute(INSERT_KEY, [master.id])
-        ids = _ids(connection)
-    check(ids, master)
+        check(_ids(connection), master)
+        for id in (master.root_id, master.id):  # in this order: the root's row is the oldest
+            connection.execute(INSERT_KEY, [id])
     return applied
 
 
@@ -100,9 +114,15 @@ def key_ids(owner_url: str) -> list[str]:
 
 
 def check(ids: list[str], master: MasterKey) -> None:
-    """Raises MasterKeyWrong if there are ids and the key's is not among them."""
-    if ids and master.id not in ids:
-        raise MasterKeyWrong(master.id, ids)
+    """The given keys against the database's ids, oldest first.
+
+    Raises MasterKeyWrong if one that the database needs is not given, MasterKeyOrderWrong if the root is not the last.
+    """
+    missing = [id for id in ids if id not in master.ids]
+    if missing:
+        raise MasterKeyWrong(master.id, missing)
+    if ids and ids[0] != master.root_id:
+        raise MasterKeyOrderWrong(master.root_id, ids[0])
 
 
 def _ids(connection: psycopg.Connection) -> list[str]:

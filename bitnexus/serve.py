@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import uvicorn
 
-from bitnexus import process, stopping, web
+from bitnexus import erasures, process, stopping, web
 from bitnexus.installation import Installation
 from bitnexus.listening import BACKLOG
 from bitnexus.settings import Settings
@@ -75,6 +75,7 @@ async def _serve(
 ) -> None:
     async with process.running(base, projecting=True) as parts:
         await tenants.ensure_platform(parts.ledger)
+        await erasures.apply(parts, erasures.of(settings))  # a restored backup may know whom it should not
         streams_end = asyncio.Event()
         server = Server(_config(web.application(parts, settings, streams_end), settings), streams_end, ready)
         stops(server.stop)

@@ -34,7 +34,8 @@ class Settings:
     data_dir: Path
     database_url: str | None = field(default=None, repr=False)  # the owner's: migrations alone use it
     database_app_url: str | None = field(default=None, repr=False)  # of the login role, if it is not to be derived
-    master_key: str | None = field(default=None, repr=False)  # base64; None: the key file's
+    master_key: str | None = field(default=None, repr=False)  # base64, newest first; None: the key file's
+    erasure_list: Path | None = None  # None: in data_dir
     default_tenant: str | None = None  # slug of the tenant where a request names none
     log_level: str = "info"
     proxies_believed: str = PROXIES_BELIEVED
@@ -53,6 +54,7 @@ def read(environment: Mapping[str, str] | None = None, *, data_dir: Path | None 
         database_url=_url(found, "DATABASE_URL"),
         database_app_url=_url(found, "DATABASE_APP_URL"),
         master_key=_master_key(found),
+        erasure_list=_erasure_list(found),
         default_tenant=_default_tenant(found),
         log_level=_log_level(found),
         proxies_believed=found.get("FORWARDED_ALLOW_IPS", PROXIES_BELIEVED),
@@ -102,6 +104,11 @@ def _master_key(found: Mapping[str, str]) -> str | None:
             f"Set the key that the database was begun with, or for a new one make it with {MAKE_A_KEY}",
         ) from None
     return text
+
+
+def _erasure_list(found: Mapping[str, str]) -> Path | None:
+    given = found.get("BITNEXUS_ERASURE_LIST")
+    return None if given is None else Path(given).expanduser().absolute()
 
 
 def _default_tenant(found: Mapping[str, str]) -> str | None:

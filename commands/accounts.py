@@ -11,7 +11,7 @@ import msgspec
 
 from commands.passwords import Passwords
 from domain import accounts, refusals
-from ledger import errors, ids
+from ledger import codec, errors, ids
 from ledger.caller import Caller
 from ledger.store import Claim, Ledger, Receipt, Secret
 
@@ -19,6 +19,8 @@ EMAIL = "email"
 """The kind of reservation that makes an e-mail address unique in its tenant; its owner is the account."""
 PASSWORD = "password"
 REFRESH = "refresh"
+SESSION_PREFIX = "session "
+"""Of the kind of an account's secret that names one of its sessions, so that all of them are found without a search."""
 REFRESH_SECRET_BYTES = 32
 REFRESH_BYTES = 16 + 16 + REFRESH_SECRET_BYTES  # tenant, session, secret
 
@@ -102,10 +104,13 @@ async def log_in(command: LogIn, caller: Caller, ledger: Ledger, passwords: Pass
 
 
 async def start_session(account: accounts.Account, caller: Caller, ledger: Ledger) -> LoggedIn:
-    """For an account whose password was just checked or set."""
+    """For an account whose password was just checked or set. Raises CredentialsWrong: the person is erased by now."""
+    if account.email == codec.ERASED:
+        raise CredentialsWrong(account.email)
     session = accounts.start_session(id=ids.new_id(), account_id=account.id)
     token, hashed = _new_refresh_token(caller.tenant_id, session.id)
-    receipt = await ledger.append(caller, session, secrets=[Secret(session.id, REFRESH, hashed)])
+    secrets = [Secret(session.id, REFRESH, hashed), Secret(account.id, _session_kind(session.id), b"\1")]
+    receipt = await ledger.append(caller, session, secrets=secrets)
     return LoggedIn(account=account, session=receipt, refresh_token=token)
 
 
@@ -120,9 +125,11 @@ async def refresh(token: str, caller: Caller, ledger: Ledger) -> LoggedIn:
         raise RefreshTokenInvalid
     session = await ledger.load(accounts.Session, caller.tenant_id, session_id)
     session.refresh()
+    account = await ledger.load(accounts.Account, caller.tenant_id, session.account_id)
+    if account.email == codec.ERASED:  # the session began while the person was being erased
+        raise RefreshTokenInvalid
     renewed, hashed = _new_refresh_token(caller.tenant_id, session_id)
     receipt = await ledger.append(caller, session, secrets=[Secret(session_id, REFRESH, hashed)])
-    account = await ledger.load(accounts.Account, caller.tenant_id, session.account_id)
     return LoggedIn(account=account, session=receipt, refresh_token=renewed)
 
 
@@ -130,7 +137,18 @@ async def log_out(session_id: UUID, caller: Caller, ledger: Ledger) -> Receipt[a
     """The session's refresh token is good no longer. Raises NotFound, VersionConflict."""
     session = await ledger.load(accounts.Session, caller.tenant_id, session_id)
     session.revoke("logged out")
-    return await ledger.append(caller, session, secrets=[Secret(session_id, REFRESH, None)])
+    secrets = [Secret(session_id, REFRESH, None), Secret(session.account_id, _session_kind(session_id), None)]
+    return await ledger.append(caller, session, secrets=secrets)
+
+
+async def sessions_of(account_id: UUID, tenant_id: UUID, ledger: Ledger) -> list[UUID]:
+    """The account's sessions that were not logged out."""
+    kinds = await ledger.secret_kinds(tenant_id, account_id)
+    return [UUID(kind.removeprefix(SESSION_PREFIX)) for kind in kinds if kind.startswith(SESSION_PREFIX)]
+
+
+def _session_kind(session_id: UUID) -> str:
+    return f"{SESSION_PREFIX}{session_id}"
 
 
 async def show(account_id: UUID, tenant_id: UUID, ledger: Ledger) -> accounts.Account:

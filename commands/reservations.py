@@ -11,7 +11,7 @@ from uuid import UUID
 from commands import accounts as account_commands
 from commands import products as product_commands
 from commands import transactions as transaction_commands
-from domain import accounts, external, products, transactions
+from domain import accounts, external, privacy, products, transactions
 from ledger.codec import ERASED, UNREADABLE
 from ledger.store import Claim
 
@@ -35,6 +35,11 @@ def named(topic: str, event: Any) -> Reference | None:
     if topic not in _NAMING or event.buyer_ref is None or not _readable(event.buyer_ref):
         return None
     return Reference(transaction_commands.BUYER, event.buyer_ref, event.buyer_subject_id)
+
+
+def erased(topic: str, event: Any) -> UUID | None:
+    """The subject whom the event says to be erased."""
+    return event.subject_id if topic == privacy.Erasure.PersonErased.TOPIC else None
 
 
 def _email(event: accounts.Account.Registered) -> Claim | None:
@@ -71,5 +76,5 @@ _CLAIMS: dict[str, Callable[[Any], Claim | None]] = {
     transactions.Refund.Recorded.TOPIC: _recorded,
 }
 _NAMING = frozenset({transactions.Transaction.Recorded.TOPIC, transactions.Refund.Recorded.TOPIC})
-TOPICS = frozenset(_CLAIMS) | _NAMING
-"""Of the events that claim or name anything."""
+TOPICS = frozenset(_CLAIMS) | _NAMING | {privacy.Erasure.PersonErased.TOPIC}
+"""Of the events that claim, name or erase anything."""

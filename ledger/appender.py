@@ -37,6 +37,8 @@ _log = logging.getLogger(__name__)
 
 # One statement, prepared once a connection; the order of the parameters is that of migrations/0002_pre_append.sql.
 APPEND = "SELECT * FROM ledger.append(" + ", ".join(["%b"] * 20) + ")"
+# The same for a flush that erases somebody, of migrations/0006_pre_erasure.sql.
+APPEND_ERASING = "SELECT * FROM ledger.append_erasing(" + ", ".join(["%b"] * 22) + ")"
 
 
 class Event(NamedTuple):
@@ -76,6 +78,7 @@ class Command(NamedTuple):
     events: Sequence[Event]
     reservations: Sequence[Reservation] = ()
     secrets: Sequence[SecretValue] = ()
+    erasures: Sequence[bytes] = ()  # subjects whose keys, references and own secrets end with this command
 
     def size(self) -> int:
         """Bytes that it holds in the queue, about."""
@@ -217,7 +220,10 @@ class Appender:
         Looking the ids up instead would prove nothing: the old backend may still be at work. Sending them again waits for
         the heads and then finds the record.
         """
-        parameters = pack([waiting.command for waiting in batch])
+        commands = [waiting.command for waiting in batch]
+        statement, parameters = APPEND, pack(commands)
+        if any(command.erasures for command in commands):
+            statement, parameters = APPEND_ERASING, [*parameters, *pack_erasures(commands)]
         deadline = asyncio.get_running_loop().time() + RECOVERY_S_MAX
         pause_s = RETRY_S_MIN
         while True:
@@ -225,7 +231,7 @@ class Appender:
                 if self._connection is None:
                     self._connection = await self._open()
                 cursor = self._connection.cursor(binary=True)
-                await cursor.execute(APPEND, parameters, prepare=True)
+                await cursor.execute(statement, parameters, prepare=True)
                 return await cursor.fetchall()
             except (pg.LockNotAvailable, pg.DeadlockDetected):
                 raise
@@ -316,3 +322,9 @@ def pack(commands: Sequence[Command]) -> list[arrays.PackedArray]:
         arrays.TextArray.of([s.kind for _, s in secrets]),
         arrays.ByteaArray.with_nulls([s.value for _, s in secrets]),
     ]
+
+
+def pack_erasures(commands: Sequence[Command]) -> list[arrays.PackedArray]:
+    """The two parameters that `ledger.append_erasing` has beside those of `pack`."""
+    erasures = [(c, subject) for c, command in enumerate(commands, 1) for subject in command.erasures]
+    return [arrays.Int4Array.of([c for c, _ in erasures]), arrays.UuidArray.of([subject for _, subject in erasures])]

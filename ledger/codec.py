@@ -26,7 +26,8 @@ from eventsourcing.persistence import JSONTranscoder, Mapper, StoredEvent
 from eventsourcing.utils import get_topic
 
 from ledger import chain, errors
-from ledger.keys import NONCE_BYTES, Keys
+from ledger.keyring import Keys
+from ledger.keys import NONCE_BYTES
 
 A = TypeVar("A", bound=Aggregate)
 

@@ -130,3 +130,14 @@ class MasterKeyMissing(LedgerError):
     def __init__(self, key_id: str) -> None:
         super().__init__(f"The master key {key_id} is missing. Add it to BITNEXUS_MASTER_KEY.")
         self.key_id = key_id
+
+
+class SubjectErased(LedgerError):
+    """The person was erased: nothing about them can be kept any more, and no new key is made."""
+
+    def __init__(self, subject_id: UUID) -> None:
+        super().__init__(
+            f"The person known as {subject_id} has been erased, and nothing about them can be recorded any more. "
+            "Leave the personal fields out."
+        )
+        self.subject_id = subject_id

@@ -1,4 +1,4 @@
-"""The master key, what is derived from it, and the subject keys that personal data are encrypted with.
+"""The master key, and what is derived from it.
 
 Everything secret that all nodes must agree on is derived from the master key by HKDF-SHA256 (RFC 5869), one label each.
 A subject's key is 32 random bytes, wrapped by AES-256-GCM under a derived key, associated data tenant ‖ subject.
@@ -9,23 +9,17 @@ import binascii
 import hashlib
 import hmac
 import os
-from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
-from typing import LiteralString
+from collections.abc import Sequence
 from uuid import UUID
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
 
-from ledger import errors, tenancy
+from ledger import errors
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
-KEYS_CACHED_MAX = 50_000
-"""Subject keys held in memory: about 1 KiB each with its cipher, so 50 MiB at the most."""
 
 
 class MasterKeyInvalid(errors.LedgerError):
@@ -39,31 +33,56 @@ class MasterKeyInvalid(errors.LedgerError):
 
 
 class MasterKey:
-    """32 random bytes that never reach the database."""
+    """32 random bytes that never reach the database, and the keys that they took the place of.
 
-    def __init__(self, material: bytes) -> None:
+    Subject keys are wrapped by the newest. All that every node must agree on is derived from the oldest, the root: it is the
+    key that the database was begun with, and stays (docs/decisions/0005-the-oldest-master-key-is-the-root.md).
+    """
+
+    def __init__(self, material: bytes, older: Sequence["MasterKey"] = ()) -> None:
+        """`older`: newest first. Raises MasterKeyInvalid."""
         if len(material) != KEY_BYTES:
             raise MasterKeyInvalid
         self._material = material
-        self.id = self.derive("id").hex()[:16]
-        self._wrapping = AESGCM(self.derive("wrap subject keys"))
+        self.id = self._own("id").hex()[:16]
+        self._wrapping = AESGCM(self._own("wrap subject keys"))
+        self._all = (self, *older)
+        self._by_id = {key.id: key for key in self._all}
+        self._root = self._all[-1]
         self._reservations = self.derive("reservations")
 
     @classmethod
     def parse(cls, text: str) -> "MasterKey":
-        """From base64. Raises MasterKeyInvalid."""
+        """From base64, several ones with commas between, the newest first. Raises MasterKeyInvalid."""
         try:
-            return cls(base64.b64decode(text.strip(), validate=True))
+            materials = [base64.b64decode(each.strip(), validate=True) for each in text.split(",")]
         except binascii.Error:
             raise MasterKeyInvalid from None
+        older = [cls(material) for material in materials[1:]]
+        if len({*materials}) < len(materials):
+            raise MasterKeyInvalid  # the same key twice: nobody could say which of the two is meant to be the root
+        return cls(materials[0], older)
 
     @staticmethod
     def generate() -> str:
         """A new one, as base64."""
         return base64.b64encode(os.urandom(KEY_BYTES)).decode()
 
+    @property
+    def ids(self) -> list[str]:
+        """Of all the keys, newest first. An id tells nothing of its key."""
+        return [key.id for key in self._all]
+
+    @property
+    def root_id(self) -> str:
+        """Of the key that the database was begun with."""
+        return self._root.id
+
     def derive(self, label: str) -> bytes:
-        """32 bytes for one purpose."""
+        """32 bytes for one purpose, which stay the same when a newer key comes."""
+        return self._root._own(label)
+
+    def _own(self, label: str) -> bytes:
         return HKDF(SHA256(), KEY_BYTES, salt=None, info=f"bitnexus {label} v1".encode()).derive(self._material)
 
     def reference(self, tenant_id: UUID, kind: str, key: str) -> bytes:
@@ -71,80 +90,13 @@ class MasterKey:
         return hmac.digest(self._reservations, tenant_id.bytes + kind.encode() + b"\0" + key.encode(), hashlib.sha256)
 
     def wrap(self, tenant_id: UUID, subject_id: UUID, key: bytes) -> bytes:
-        """nonce (12) ‖ ciphertext and tag (48)."""
+        """nonce (12) ‖ ciphertext and tag (48), under the newest key."""
         nonce = os.urandom(NONCE_BYTES)
         return nonce + self._wrapping.encrypt(nonce, key, tenant_id.bytes + subject_id.bytes)
 
-    def unwrap(self, tenant_id: UUID, subject_id: UUID, wrapped: bytes) -> bytes:
-        """Raises cryptography's InvalidTag if the row was tampered with."""
-        return self._wrapping.decrypt(wrapped[:NONCE_BYTES], wrapped[NONCE_BYTES:], tenant_id.bytes + subject_id.bytes)
-
-
-Keys = Mapping[UUID, AESGCM]
-"""Subject keys of one tenant; a subject that is absent has been erased."""
-
-OPEN_KEYS = "SELECT o_subject, o_wrapped, o_master_key_id FROM ledger.open_subject_keys(%s, %s, %s, %s)"
-READ_KEYS: LiteralString = """
-SELECT subject_id, wrapped, master_key_id FROM ledger.subject_keys WHERE tenant_id = %(tenant)s AND subject_id = ANY (%(subjects)s)
-"""
-
-
-class Keyring:
-    """Subject keys, cached. Touched by the event loop's thread only."""
-
-    def __init__(self, master: MasterKey) -> None:
-        self.master = master
-        self._cached: OrderedDict[tuple[UUID, UUID], AESGCM] = OrderedDict()  # least recently used first
-
-    def at_hand(self, tenant_id: UUID, subjects: Iterable[UUID]) -> Keys | None:
-        """The keys of these subjects if all of them are cached, else None."""
-        keys, missing = self._known(tenant_id, subjects)
-        return None if missing else keys
-
-    async def make(self, connection: AsyncConnection[TupleRow], tenant_id: UUID, subjects: Iterable[UUID]) -> Keys:
-        """The keys of these subjects; a subject without one gets it. `connection` is the app role's, in autocommit."""
-        keys, missing = self._known(tenant_id, subjects)
-        if missing:
-            wrapped = [self.master.wrap(tenant_id, subject, os.urandom(KEY_BYTES)) for subject in missing]
-            cursor = await connection.execute(OPEN_KEYS, (tenant_id, missing, wrapped, self.master.id))
-            self._learn(tenant_id, keys, await cursor.fetchall())
-        return keys
-
-    async def find_as_tenant(
-        self, connection: AsyncConnection[TupleRow], tenant_id: UUID, subjects: Iterable[UUID]
-    ) -> Keys:
-        """The same on a connection of the app role, which sees a tenant only when it is set."""
-        keys, missing = self._known(tenant_id, subjects)
-        if missing:
-            (rows,) = await tenancy.query(connection, tenant_id, {"subjects": missing}, READ_KEYS)
-            self._learn(tenant_id, keys, rows)
-        return keys
-
-    async def find(self, connection: AsyncConnection[TupleRow], tenant_id: UUID, subjects: Iterable[UUID]) -> Keys:
-        """The keys that there are. `connection` sees every tenant: a projector's."""
-        keys, missing = self._known(tenant_id, subjects)
-        if missing:
-            cursor = await connection.execute(READ_KEYS, {"tenant": tenant_id, "subjects": missing})
-            self._learn(tenant_id, keys, await cursor.fetchall())
-        return keys
-
-    def _known(self, tenant_id: UUID, subjects: Iterable[UUID]) -> tuple[dict[UUID, AESGCM], list[UUID]]:
-        keys: dict[UUID, AESGCM] = {}
-        missing: list[UUID] = []
-        for subject in dict.fromkeys(subjects):
-            cached = self._cached.get((tenant_id, subject))
-            if cached is None:
-                missing.append(subject)
-            else:
-                keys[subject] = cached
-                self._cached.move_to_end((tenant_id, subject))
-        return keys, missing
-
-    def _learn(self, tenant_id: UUID, keys: dict[UUID, AESGCM], rows: Sequence[TupleRow]) -> None:
-        for subject, wrapped, master_key_id in rows:
-            if master_key_id != self.master.id:
-                raise errors.MasterKeyMissing(master_key_id)
-            cipher = AESGCM(self.master.unwrap(tenant_id, subject, wrapped))
-            keys[subject] = self._cached[tenant_id, subject] = cipher
-        while len(self._cached) > KEYS_CACHED_MAX:
-            self._cached.popitem(last=False)
+    def unwrap(self, tenant_id: UUID, subject_id: UUID, wrapped: bytes, key_id: str) -> bytes:
+        """`key_id`: of the key that wrapped it. Raises MasterKeyMissing, cryptography's InvalidTag if the row was tampered with."""
+        key = self._by_id.get(key_id)
+        if key is None:
+            raise errors.MasterKeyMissing(key_id)
+        return key._wrapping.decrypt(wrapped[:NONCE_BYTES], wrapped[NONCE_BYTES:], tenant_id.bytes + subject_id.bytes)

@@ -11,7 +11,7 @@ from psycopg.rows import TupleRow
 
 from ledger import errors
 from ledger.codec import Codec
-from ledger.keys import Keyring
+from ledger.keyring import Keyring
 
 ENTRIES_PER_READ_MAX = 5_000
 """Past a few thousand a read is no faster and memory grows with it."""
@@ -70,14 +70,23 @@ async def entries(connection: AsyncConnection[TupleRow], tenant_id: UUID, after:
 
 
 async def decode(
-    codec: Codec, keyring: Keyring, connection: AsyncConnection[TupleRow], tenant_id: UUID, batch: Sequence[Entry]
+    codec: Codec,
+    keyring: Keyring,
+    connection: AsyncConnection[TupleRow],
+    tenant_id: UUID,
+    batch: Sequence[Entry],
+    *,
+    to_store: bool = False,
 ) -> list[Recorded]:
     """The batch's events, personal fields in clear; keys that are not at hand are read in one query.
+
+    `to_store`: what is decoded outlives this process, so that nobody may be in it who is erased at this moment.
 
     `connection` sees the tenant's keys (a projector's). Raises TopicUnknown, EventUnreadable.
     """
     parsed = [codec.parse(entry.topic, entry.originator_id, entry.originator_version, entry.state) for entry in batch]
-    keys = await keyring.find(connection, tenant_id, (p.subject_id for p in parsed if p.subject_id is not None))
+    find = keyring.find_now if to_store else keyring.find
+    keys = await find(connection, tenant_id, (p.subject_id for p in parsed if p.subject_id is not None))
     return [
         Recorded(
             tenant_id,

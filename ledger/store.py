@@ -17,11 +17,14 @@ from ledger import appender, errors, ids, read
 from ledger.appender import Appender
 from ledger.caller import Caller
 from ledger.codec import Codec
-from ledger.keys import Keyring, MasterKey
+from ledger.keyring import Keyring
+from ledger.keys import MasterKey
 
 A = TypeVar("A", bound=Aggregate)
 
 VERSION_MAX = 2**31 - 1
+SUBJECT_TRIES_MAX = 3
+"""A reference whose subject is erased at the same moment gets a new subject at the next try."""
 
 READ_AGGREGATES = "SELECT * FROM ledger.read_aggregates(%s, %s, %s)"
 READ_HOLDERS = "SELECT * FROM ledger.read_holders(%s, %s, %s)"
@@ -29,6 +32,8 @@ READ_RESERVATIONS = "SELECT * FROM ledger.read_reservations(%s, %s, %s)"
 READ_SECRET = "SELECT o_value FROM ledger.read_secret(%s, %s, %s)"
 READ_COMMAND = "SELECT * FROM ledger.read_command(%s, %s)"
 OPEN_STREAM = "SELECT ledger.open_stream(%s)"
+READ_SECRET_KINDS = "SELECT o_kind FROM ledger.read_secret_kinds(%s, %s)"
+READ_SUBJECT = "SELECT o_subject FROM ledger.read_subject(%s, %s, %s)"
 OPEN_SUBJECTS = "SELECT o_ref, o_subject FROM ledger.open_subjects(%s, %s, %s, %s)"
 
 Pool = AsyncConnectionPool[AsyncConnection[TupleRow]]
@@ -148,12 +153,16 @@ class Ledger:
         claims: Sequence[Claim] = (),
         releases: Sequence[Claim] = (),
         secrets: Sequence[Secret] = (),
+        erases: Sequence[UUID] = (),
     ) -> Receipt[A]:
         """Append all that these aggregates decided, all or nothing, under the caller's command id. The receipt is the first one's.
 
-        Raises VersionConflict, ReservationTaken, CommandIdReused, EventTooLarge, TenantUnknown, TenantBusy, Overloaded,
-        AppenderClosed and, when the database did not come back in time, OutcomeUnknown. After any of them but the last
-        nothing was written.
+        `erases` are subjects: with the events their keys are destroyed for ever, and with them the secrets that they own and
+        what led from a reference to them.
+
+        Raises SubjectErased (an event is about somebody who was erased), VersionConflict, ReservationTaken, CommandIdReused,
+        EventTooLarge, TenantUnknown, TenantBusy, Overloaded, AppenderClosed and, when the database did not come back in time,
+        OutcomeUnknown. After any of them but the last nothing was written.
         """
         aggregates: tuple[Aggregate, ...] = (aggregate, *others)
         pending = [(each, list(each.pending_events)) for each in aggregates]
@@ -166,8 +175,10 @@ class Ledger:
             events=events,
             reservations=self._reservations(caller.tenant_id, claims, releases),
             secrets=[appender.SecretValue(s.owner.bytes, s.kind.encode(), s.value) for s in secrets],
+            erasures=[subject.bytes for subject in erases],
         )
         appended = await self._appender.submit(command)
+        self.keyring.drop((caller.tenant_id, subject) for subject in erases)
         if appended.outcome is not None:
             return await self._replayed(type(aggregate), caller.tenant_id, appended)
         for each, new in pending:
@@ -251,8 +262,15 @@ class Ledger:
 
     async def subjects(self, tenant_id: UUID, kind: str, refs: Sequence[str]) -> dict[str, UUID]:
         """The subjects of these references, each with its key; made at their first use."""
-        if not refs:
-            return {}
+        for tries_left in reversed(range(SUBJECT_TRIES_MAX)):
+            try:
+                return await self._subjects(tenant_id, kind, refs) if refs else {}
+            except errors.SubjectErased:
+                if not tries_left:
+                    raise
+        raise AssertionError
+
+    async def _subjects(self, tenant_id: UUID, kind: str, refs: Sequence[str]) -> dict[str, UUID]:
         references = {self.keyring.master.reference(tenant_id, kind, ref): ref for ref in refs}
         offered = [ids.new_id() for _ in references]
         async with self._pool.connection() as connection:
@@ -260,6 +278,19 @@ class Ledger:
             found = {references[bytes(ref)]: subject for ref, subject in await cursor.fetchall()}
             await self.keyring.make(connection, tenant_id, found.values())
         return found
+
+    async def known_subject(self, tenant_id: UUID, kind: str, ref: str) -> UUID | None:
+        """The subject of a reference, None if it has none (any more); none is made."""
+        reference = self.keyring.master.reference(tenant_id, kind, ref)
+        async with self._pool.connection() as connection:
+            row = await (await connection.execute(READ_SUBJECT, (tenant_id, kind, reference), binary=True)).fetchone()
+        return None if row is None else row[0]
+
+    async def secret_kinds(self, tenant_id: UUID, owner: UUID) -> list[str]:
+        """The kinds of the secrets that an owner has, sorted."""
+        async with self._pool.connection() as connection:
+            rows = await (await connection.execute(READ_SECRET_KINDS, (tenant_id, owner), binary=True)).fetchall()
+        return [kind for (kind,) in rows]
 
     async def open_stream(self, tenant_id: UUID) -> None:
         """Let the tenant have a stream. Doing it again changes nothing."""

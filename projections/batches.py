@@ -4,7 +4,8 @@ from uuid import UUID
 
 import msgspec
 
-from ledger import codec, keys, read
+from domain import privacy
+from ledger import codec, keyring, read
 from projections import positions
 from projections.view import Batch, View
 
@@ -17,7 +18,7 @@ class Source(msgspec.Struct, frozen=True):
     """What decodes events."""
 
     codec: codec.Codec
-    keyring: keys.Keyring
+    keyring: keyring.Keyring
 
 
 async def apply(
@@ -32,9 +33,19 @@ async def apply(
         return after
     wanted = [entry for entry in entries if entry.topic in view.wanted]
     if wanted:
-        events = await read.decode(source.codec, source.keyring, connection, tenant_id, wanted)
+        events = await read.decode(source.codec, source.keyring, connection, tenant_id, wanted, to_store=True)
+        batch = Batch(tenant_id, events)
         async with connection.cursor(binary=True) as cursor:
-            await view.project(Batch(tenant_id, events), cursor)
+            await view.project(batch, cursor)
+        await _erase(connection, view, batch)
     position = entries[-1].position
     await positions.move(connection, view.name, tenant_id, position)
     return position
+
+
+async def _erase(connection: positions.Connection, view: View, batch: Batch) -> None:
+    """After all of the batch was projected: what came before an erasure goes, what came after it was decoded to the marker."""
+    subjects = [recorded.event.subject_id for recorded in batch.of(privacy.Erasure.PersonErased)]
+    if view.erase is not None and subjects:
+        values = {"tenant": batch.tenant_id, "subjects": subjects, "marker": codec.ERASED}
+        await connection.execute(view.erase, values)

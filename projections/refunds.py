@@ -17,6 +17,11 @@ NAME = "refunds"
 
 CLEAR: LiteralString = "DELETE FROM views.refunds WHERE tenant_id = %(tenant)s"
 
+ERASE: LiteralString = """
+UPDATE views.refunds SET buyer_ref = %(marker)s
+WHERE tenant_id = %(tenant)s AND buyer_subject_id = ANY (%(subjects)s) AND buyer_ref IS NOT NULL
+"""
+
 # A refund is one event and never changes.
 INSERT: LiteralString = """
 INSERT INTO views.refunds (tenant_id, refund_id, transaction_id, lines, amount_minor, currency, reason, source, external_id,
@@ -222,4 +227,5 @@ VIEW = View(
     topics=(Transaction.Refunded, Refund.Recorded),
     project=project,
     clear=CLEAR,
+    erase=ERASE,
 )

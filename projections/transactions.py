@@ -18,6 +18,11 @@ NAME = "transactions"
 
 CLEAR: LiteralString = "DELETE FROM views.transactions WHERE tenant_id = %(tenant)s"
 
+ERASE: LiteralString = """
+UPDATE views.transactions SET buyer_ref = %(marker)s
+WHERE tenant_id = %(tenant)s AND buyer_subject_id = ANY (%(subjects)s) AND buyer_ref IS NOT NULL
+"""
+
 INSERT_RECORDED: LiteralString = """
 INSERT INTO views.transactions (tenant_id, transaction_id, lines, amount_minor, refunded_minor, currency, status, buyer_id,
                                 buyer_subject_id, buyer_ref, affiliate_id, source, external_id, occurred_at, metadata,
@@ -241,4 +246,5 @@ VIEW = View(
     topics=(Transaction.Recorded, Transaction.Refunded),
     project=project,
     clear=CLEAR,
+    erase=ERASE,
 )

@@ -23,7 +23,8 @@ from domain import catalogue
 from ledger import ids
 from ledger.appender import Appender
 from ledger.codec import Codec
-from ledger.keys import Keyring, MasterKey
+from ledger.keyring import Keyring
+from ledger.keys import MasterKey
 from ledger.store import Ledger
 from ledger.waker import Waker
 from migrations import runner

@@ -3,7 +3,7 @@
 import psycopg
 import psycopg_pool
 
-from bitnexus import installation, keyfile, listening, replay, schema, settings, supervision
+from bitnexus import erasures, installation, keyfile, listening, replay, schema, settings, supervision
 from bitnexus.cli import loop, parser
 from bitnexus.embedded import errors as embedded
 from bitnexus.moving import errors as moving
@@ -21,6 +21,7 @@ TOLD = (
     keyfile.KeyFileUnusable,
     installation.KeyLost,
     schema.MasterKeyWrong,
+    schema.MasterKeyOrderWrong,
     schema.NotMigrated,
     migrations.MigrationError,
     embedded.EmbeddedError,
@@ -29,6 +30,7 @@ TOLD = (
     passwords.HashingOverloaded,
     rows.RetailFileError,
     listening.AddressUnusable,
+    erasures.ErasureListUnusable,
     supervision.WorkersFailed,
     replay.PositionBeyond,
     replay.AggregateUnknown,

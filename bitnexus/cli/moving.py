@@ -6,7 +6,7 @@ from uuid import UUID
 
 from rich.text import Text
 
-from bitnexus import cli, database, installation
+from bitnexus import cli, database, erasures, installation
 from bitnexus.cli import loop, setup
 from bitnexus.cli.output import Output, table
 from bitnexus.moving import errors, passphrase
@@ -96,6 +96,8 @@ def import_tenant(arguments: Namespace, settings: Settings, output: Output) -> i
     with file, installation.opened(settings, output.say) as base:
         if base.owner_url is None:
             raise errors.OwnerUnknown
+        erasure_list = erasures.of(settings)
+        listed = {(entry.tenant_id, entry.subject_id) for entry in erasure_list.entries()}
         loop.run(_platform(base))
         with database.connect_owner(base.owner_url) as connection, output.progress() as bars:
             how = restoring.Restoring(
@@ -103,12 +105,15 @@ def import_tenant(arguments: Namespace, settings: Settings, output: Output) -> i
                 codec=Codec(catalogue.AGGREGATES),
                 passphrase=phrase,
                 without_keys=arguments.without_keys,
+                erased=lambda tenant_id, subject_id: (tenant_id, subject_id) in listed,
                 progress=lambda events, all: bars.move(path.name, events, all),
             )
             try:
                 restored = restoring.restore(connection, file, how)
             except OSError as error:
                 raise errors.FileUnusable(path, error) from None
+        if any(tenant_id == restored.tenant_id for tenant_id, _ in listed):
+            loop.run(_erase_again(base, erasure_list))
     numbers = ("events", "keys", "keys refused", "reservations")
     made = table("tenant", *numbers, "hash", right=numbers)
     counts = (restored.position, restored.keys, restored.keys_refused, restored.reservations)
@@ -157,6 +162,12 @@ async def _platform(base: installation.Installation) -> None:
     """Let the platform be there: the tenant is registered on its stream."""
     async with running(base, projecting=False) as parts:
         await tenants.ensure_platform(parts.ledger)
+
+
+async def _erase_again(base: installation.Installation, erasure_list: erasures.ErasureList) -> None:
+    """Those of the list whose erasure the file is older than: their keys were refused, here it is recorded why."""
+    async with running(base, projecting=True) as parts:
+        await erasures.apply(parts, erasure_list)
 
 
 def _next(restored: restoring.Restored) -> str:

@@ -33,6 +33,7 @@ def parser() -> Parser:
     _projections(groups)
     _import(groups)
     _audit(groups)
+    _keys(groups)
     return main
 
 
@@ -137,6 +138,11 @@ def _audit(groups: Any) -> None:
     leaf.add_argument("--tenant", required=True, metavar="SLUG")
     leaf.add_argument("--to", type=_position, metavar="POSITION", help="(default: the end)")
     leaf.add_argument("--aggregate", metavar="ID", help="only this one, with its events")
+
+
+def _keys(groups: Any) -> None:
+    group = _group(groups, "keys", "the master keys")
+    _leaf(group, "rotate", "keys.rotate", "wrap every person's key by the newest master key, as the database's owner")
 
 
 def _port(text: str) -> int:

@@ -94,9 +94,7 @@ def _keys(connection: Connection[TupleRow], tenant_id: UUID, locked: Locked, sal
     wrapping = passphrase.Wrapping(passphrase.checked(locked.passphrase), salt, tenant_id)
     count = 0
     for subject, wrapped, master_key_id in _streamed(connection, "keys", KEYS, tenant_id):
-        if master_key_id != locked.master.id:
-            raise ledger_errors.MasterKeyMissing(master_key_id)
-        key = locked.master.unwrap(tenant_id, subject, wrapped)
+        key = locked.master.unwrap(tenant_id, subject, wrapped, master_key_id)
         writer.key(subject.bytes, wrapping.wrap(subject.bytes, key))
         count += 1
     return count

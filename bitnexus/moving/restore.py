@@ -33,6 +33,7 @@ EVENTS = "SELECT o_position, o_hash FROM ledger.restore_events(%b, %b, %b, %b, %
 RESERVATIONS = "SELECT ledger.restore_reservations(%b, %b, %b, %b)"
 SUBJECTS = "SELECT ledger.restore_subjects(%b, %b, %b, %b)"
 KEYS = "SELECT ledger.restore_keys(%b, %b, %b, %b)"
+ERASED = "SELECT ledger.restore_erased(%b, %b)"
 KEYS_RESTORED = "SELECT o_subject, o_wrapped FROM ledger.restored_keys(%b, %b)"
 FINISH = "SELECT ledger.restore_finish(%s, %s, %s)"
 
@@ -260,6 +261,7 @@ class _Work:
         """What the batch's events claim, and whom they name, keyed under this installation's master key."""
         claims: list[store.Claim] = []
         references: dict[reservations.Reference, None] = {}
+        erased: list[bytes] = []
         for topic, event in self._decoded():
             claim = reservations.claimed(topic, event)
             if claim is not None:
@@ -267,6 +269,9 @@ class _Work:
             reference = reservations.named(topic, event)
             if reference is not None:
                 references[reference] = None
+            forgotten = reservations.erased(topic, event)
+            if forgotten is not None:
+                erased.append(forgotten.bytes)
         refer = self._how.master.reference
         if claims:
             self._connection.execute(
@@ -291,6 +296,8 @@ class _Work:
             ).fetchone()
             assert made is not None  # a function's value
             self._subjects += made[0]
+        if erased:
+            self._connection.execute(ERASED, (self._tenant_id, arrays.UuidArray.of(erased)))
 
     def _decoded(self) -> list[tuple[str, Any]]:
         """The batch's events that claim or name something."""
@@ -314,4 +321,7 @@ class _Work:
         packed = arrays.UuidArray.of([subject.bytes for subject in subjects])
         unwrap = self._how.master.unwrap
         found = self._connection.execute(KEYS_RESTORED, (self._tenant_id, packed), binary=True)
-        return {subject: AESGCM(unwrap(self._tenant_id, subject, wrapped)) for subject, wrapped in found}
+        return {
+            subject: AESGCM(unwrap(self._tenant_id, subject, wrapped, self._how.master.id))
+            for subject, wrapped in found
+        }

@@ -46,6 +46,7 @@ def test_the_topics_are_these() -> None:
     """A topic that changes makes every stored event of that type unreadable."""
     assert sorted(EVENT_CLASSES) == [
         "account.registered",
+        "person.erased",
         "product.listed",
         "product.renamed",
         "product.repriced",
@@ -60,7 +61,7 @@ def test_the_topics_are_these() -> None:
         "transaction.refunded",
     ]
     assert [vars(each)["TOPIC"] for each in catalogue.AGGREGATES] == [
-        "tenant", "registration", "account", "session", "product", "transaction", "refund",
+        "tenant", "registration", "account", "session", "erasure", "product", "transaction", "refund",
     ]  # fmt: skip
 
 

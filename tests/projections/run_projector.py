@@ -10,7 +10,7 @@ from uuid import UUID
 from bitnexus import database as connections
 from domain import catalogue as domain_catalogue
 from ledger.codec import Codec
-from ledger.keys import Keyring
+from ledger.keyring import Keyring
 from ledger.waker import Waker
 from projections import batches, catalogue, positions, runner
 from tests.world import MASTER

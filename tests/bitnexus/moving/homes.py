@@ -38,7 +38,7 @@ TABLES = {
     "reservations": "kind, key, owner",
     "subjects": "kind, ref, subject_id",
 }
-ALL_TABLES = (*TABLES, "subject_keys", "secrets", "commands")
+ALL_TABLES = (*TABLES, "subject_keys", "secrets", "commands", "erased_subjects")
 
 
 @dataclass(frozen=True)

@@ -127,6 +127,31 @@ def test_a_tenant_moves_with_its_persons(bitnexus: CommandLine, other: CommandLi
     assert (again["added"]["transactions"], again["added"]["refunds"], again["added"]["products"]) == (0, 0, 0)
 
 
+def test_who_is_on_the_list_of_erasures_is_forgotten_here_too(
+    bitnexus: CommandLine, elsewhere: Database, database: Database, tmp_path: Path
+) -> None:
+    """The file is older than the erasure: the key is refused, and the erasure recorded before anybody serves."""
+    tenant_id = commandline.create_shop(bitnexus)["tenant_id"]
+    path, erasures = tmp_path / "shop.tenant", tmp_path / "erasures.jsonl"
+    exported = bitnexus.good("tenants", "export", "shop", path, "--with-keys", "--passphrase", PHRASE)
+    with psycopg.connect(database.owner_url) as connection:
+        row = connection.execute(
+            "SELECT subject_id FROM ledger.subject_keys WHERE tenant_id = %s", [tenant_id]
+        ).fetchone()
+    assert row is not None
+    erasures.write_text(f'{{"tenant_id":"{tenant_id}","subject_id":"{row[0]}"}}\n')
+    other = CommandLine(
+        DATABASE_URL=elsewhere.owner_url, BITNEXUS_MASTER_KEY=OTHER_KEY, BITNEXUS_ERASURE_LIST=str(erasures)
+    )
+    imported = other.good("tenants", "import", path, "--passphrase", PHRASE)["imported"]
+    assert (imported["keys"], imported["keys_refused"]) == (0, 1)
+    with psycopg.connect(elsewhere.owner_url) as connection:
+        gone = connection.execute("SELECT subject_id FROM ledger.erased_subjects WHERE tenant_id = %s", [tenant_id])
+        assert gone.fetchall() == [row]
+    verified = other.good("audit", "verify", "--tenant", "shop")["tenants"]
+    assert [(each["verdict"], each["events"]) for each in verified] == [("good", exported["events"] + 1)]
+
+
 def test_what_a_person_reads(bitnexus: CommandLine, other: CommandLine, tmp_path: Path) -> None:
     commandline.create_shop(bitnexus)
     path = tmp_path / "shop.tenant"

@@ -98,11 +98,11 @@ async def test_a_key_in_a_file_is_of_no_use_without_the_passphrase(home: Home, s
     file = home.export(shop.tenant_id, PHRASE)
     reader = format.Reader(io.BytesIO(file))
     plain = b"".join(block for _, block in reader.blocks())
-    stored = home.rows("subject_keys", shop.tenant_id, "subject_id, wrapped")
-    for subject, wrapped in stored:
+    stored = home.rows("subject_keys", shop.tenant_id, "subject_id, wrapped, master_key_id")
+    for subject, wrapped, master_key_id in stored:
         assert subject.bytes in plain
         assert wrapped not in plain
-        assert home.master.unwrap(shop.tenant_id, subject, wrapped) not in plain
+        assert home.master.unwrap(shop.tenant_id, subject, wrapped, master_key_id) not in plain
 
 
 async def test_a_broken_chain_is_not_exported(home: Home, shop: Shop) -> None:
@@ -141,6 +141,7 @@ def test_no_role_of_a_process_can_import(home: Home, role: connections.Role) -> 
         "restore_reservations(%(id)s, '{}', '{}', '{}')",
         "restore_subjects(%(id)s, '{}', '{}', '{}')",
         "restore_keys(%(id)s, '{}', '{}', '')",
+        "restore_erased(%(id)s, '{}')",
         "restored_keys(%(id)s, '{}')",
         "restore_finish(%(id)s, 1, '')",
     }

@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 
 from bitnexus.moving import format, passphrase
-from commands import accounts, admins, products, tenants, transactions
+from commands import accounts, admins, privacy, products, tenants, transactions
 from domain.accounts import Account
 from domain.tenants import PLATFORM_ID
 from domain.transactions import Transaction
@@ -125,6 +125,21 @@ async def test_a_person_who_was_erased_does_not_come_back_with_an_old_file(home:
         assert (await parts.ledger.load(Account, shop.tenant_id, shop.account_id)).email == ERASED
         assert await parts.ledger.find(shop.tenant_id, accounts.EMAIL, ["ann@shop.example"]) == {}
         assert (await parts.ledger.load(Transaction, shop.tenant_id, shop.sale_id)).buyer_ref == "17850"
+
+
+async def test_an_erasure_in_the_stream_holds_at_the_new_home_too(home: Home, away: Home, shop: Shop) -> None:
+    """The tombstone is what keeps every process from making the person a new key."""
+    async with home.running() as parts:
+        erase = privacy.Erase(account_id=shop.account_id)
+        await privacy.erase(erase, caller(shop.tenant_id), parts.ledger, privacy.noted_nowhere)
+    restored = away.restore(home.export(shop.tenant_id, PHRASE), PHRASE)
+    assert (restored.keys, restored.keys_refused) == (2, 0)
+    assert away.rows("erased_subjects", shop.tenant_id, "subject_id") == [(shop.account_id,)]
+    async with away.running() as parts:
+        assert (await parts.ledger.load(Account, shop.tenant_id, shop.account_id)).email == ERASED
+        again = privacy.Erase(account_id=shop.account_id)
+        await privacy.erase(again, caller(shop.tenant_id), parts.ledger, privacy.noted_nowhere)
+    assert away.verdict(shop.tenant_id).events == restored.position
 
 
 async def test_no_password_travels_and_an_admin_is_let_in_again(home: Home, away: Home, shop: Shop) -> None:

@@ -124,6 +124,18 @@ BEGIN
 END
 $$;
 
+-- Who was erased stays so: as in ledger.append_erasing, whatever the file holds of them.
+CREATE FUNCTION ledger.restore_erased(tenant uuid, subjects uuid[]) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM ledger.restoring(tenant);
+    INSERT INTO ledger.erased_subjects (tenant_id, subject_id) SELECT tenant, x.subject FROM unnest(subjects) AS x (subject)
+    ON CONFLICT DO NOTHING;
+    DELETE FROM ledger.subject_keys k WHERE k.tenant_id = tenant AND k.subject_id = ANY (subjects);
+    DELETE FROM ledger.subjects s WHERE s.tenant_id = tenant AND s.subject_id = ANY (subjects);
+END
+$$;
+
 -- Those that were restored: the owner itself sees no row (forced row-level security).
 CREATE FUNCTION ledger.restored_keys(tenant uuid, subjects uuid[]) RETURNS TABLE (o_subject uuid, o_wrapped bytea)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -147,11 +159,11 @@ END
 $$;
 
 REVOKE ALL ON FUNCTION ledger.restoring, ledger.restore_begin, ledger.restore_events, ledger.restore_reservations, ledger.restore_subjects,
-    ledger.restore_keys, ledger.restored_keys, ledger.restore_finish FROM PUBLIC;
+    ledger.restore_keys, ledger.restore_erased, ledger.restored_keys, ledger.restore_finish FROM PUBLIC;
 -- No role that a process can become gets EXECUTE: the owner alone, whom only DATABASE_URL names.
 GRANT EXECUTE ON FUNCTION ledger.restoring TO bitnexus_writer;
 GRANT EXECUTE ON FUNCTION ledger.restore_begin, ledger.restore_events, ledger.restore_reservations, ledger.restore_subjects,
-    ledger.restore_keys, ledger.restored_keys, ledger.restore_finish TO CURRENT_USER;
+    ledger.restore_keys, ledger.restore_erased, ledger.restored_keys, ledger.restore_finish TO CURRENT_USER;
 
 -- As in 0002: the writer owns what it does in everybody's stead.
 GRANT CREATE ON SCHEMA ledger TO bitnexus_writer;
@@ -160,6 +172,7 @@ ALTER FUNCTION ledger.restore_events OWNER TO bitnexus_writer;
 ALTER FUNCTION ledger.restore_reservations OWNER TO bitnexus_writer;
 ALTER FUNCTION ledger.restore_subjects OWNER TO bitnexus_writer;
 ALTER FUNCTION ledger.restore_keys OWNER TO bitnexus_writer;
+ALTER FUNCTION ledger.restore_erased OWNER TO bitnexus_writer;
 ALTER FUNCTION ledger.restored_keys OWNER TO bitnexus_writer;
 ALTER FUNCTION ledger.restore_finish OWNER TO bitnexus_writer;
 REVOKE CREATE ON SCHEMA ledger FROM bitnexus_writer;

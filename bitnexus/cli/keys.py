@@ -1,0 +1,25 @@
+"""`keys rotate`."""
+
+from argparse import Namespace
+
+from bitnexus import cli, installation, rotation
+from bitnexus.cli.output import Output, table
+from bitnexus.settings import Settings
+
+
+def rotate(arguments: Namespace, settings: Settings, output: Output) -> int:
+    with installation.opened(settings, output.say, migrate=True) as base, output.progress() as bars:
+        assert base.owner_url is not None  # or `migrate` had refused
+        done = rotation.rotate(
+            base.owner_url, base.master, lambda rewrapped, total: bars.move("keys", rewrapped, total)
+        )
+    document = {
+        "key": base.master.id,
+        "rewrapped": done.rewrapped,
+        "needed": done.needed,
+        "not_needed": done.not_needed,
+    }
+    made = table("newest key", "wrapped again", "still needed", "no longer needed", right=("wrapped again",))
+    made.add_row(base.master.id, f"{done.rewrapped:,}", ", ".join(done.needed), ", ".join(done.not_needed) or "none")
+    output.result(document, made)
+    return cli.GOOD

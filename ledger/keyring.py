@@ -1,0 +1,254 @@
+"""Subject keys, unwrapped and cached for as long as it is certain that they were not destroyed.
+
+A key is used at most TRUST_S after a moment at which the database still had it: the moment it was read, or the begin of the
+last look at what was erased (`Watcher`), which drops what it finds. So no process deciphers anything of a person 2 s after
+the erasure was committed, not even one whose database went away; it only reads keys again more often.
+"""
+
+import asyncio
+import logging
+import os
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import LiteralString, NamedTuple
+from uuid import UUID
+
+import psycopg
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+
+from ledger import errors, tenancy
+from ledger.keys import KEY_BYTES, MasterKey
+
+KEYS_CACHED_MAX = 50_000
+"""Subject keys held in memory: about 1 KiB each with its cipher, so 50 MiB at the most."""
+TRUST_S = 2.0
+"""How long after it was last certain a key is believed in: what docs/privacy.md promises."""
+LOOK_S = 0.5
+"""Between two looks at what was erased; four of them fit into TRUST_S, so that one may be late."""
+REMEMBERED_MAX = 100_000
+"""Erased subjects that are remembered here, so that a query that was under way does not bring a key back."""
+ERASED_PER_LOOK_MAX = 10_000
+
+Keys = Mapping[UUID, AESGCM]
+"""Subject keys of one tenant; a subject that is absent has been erased."""
+
+Connection = AsyncConnection[TupleRow]
+Connect = Callable[[], Awaitable[Connection]]
+Dropped = Callable[[UUID, UUID], None]
+
+OPEN_KEYS = "SELECT o_subject, o_wrapped, o_master_key_id FROM ledger.open_subject_keys(%s, %s, %s, %s)"
+READ_ERASED = "SELECT o_subject FROM ledger.read_erased(%s, %s)"
+READ_KEYS: LiteralString = """
+SELECT subject_id, wrapped, master_key_id FROM ledger.subject_keys WHERE tenant_id = %(tenant)s AND subject_id = ANY (%(subjects)s)
+"""
+# Cross-tenant, of the projector's role. The first row is where the next look begins: no transaction below it is under way, so
+# whatever such a one erased is in this look or was in an earlier one. A transaction id at or above xmax is another cluster's:
+# the row came with a restored dump, and was there before this process began.
+LOOK: LiteralString = """
+SELECT NULL::uuid, NULL::uuid, pg_snapshot_xmin(pg_current_snapshot())::text
+UNION ALL
+(SELECT tenant_id, subject_id, erased_in::text FROM ledger.erased_subjects
+ WHERE erased_in >= %(since)s::text::xid8 AND erased_in < pg_snapshot_xmax(pg_current_snapshot())
+ ORDER BY ledger.erased_subjects.erased_in LIMIT %(limit)s)
+"""
+NOW = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text"
+
+_log = logging.getLogger(__name__)
+
+
+class _Cached(NamedTuple):
+    key: AESGCM
+    read_at: float  # monotonic; before the query that read it
+
+
+class Keyring:
+    """Touched by the event loop's thread only."""
+
+    def __init__(self, master: MasterKey) -> None:
+        self.master = master
+        self._cached: OrderedDict[tuple[UUID, UUID], _Cached] = OrderedDict()  # least recently used first
+        self._erased: OrderedDict[tuple[UUID, UUID], None] = OrderedDict()  # first learned first
+        self._looked_at = 0.0  # monotonic; the begin of the last look at what was erased
+        self._callbacks: list[Dropped] = []
+
+    def __len__(self) -> int:
+        """Keys in memory."""
+        return len(self._cached)
+
+    def subscribe(self, callback: Dropped) -> Callable[[], None]:
+        """`callback(tenant_id, subject_id)` drops what a cache holds of that person; it must be quick and must not raise.
+
+        Returns what ends the subscription.
+        """
+        self._callbacks.append(callback)
+        return lambda: self._callbacks.remove(callback)
+
+    def at_hand(self, tenant_id: UUID, subjects: Iterable[UUID]) -> Keys | None:
+        """The keys of these subjects if all of them are cached, else None."""
+        keys, missing = self._known(tenant_id, subjects)
+        return None if missing else keys
+
+    async def make(self, connection: Connection, tenant_id: UUID, subjects: Iterable[UUID]) -> Keys:
+        """The keys of these subjects; a subject without one gets it. `connection` is the app role's, in autocommit.
+
+        Raises SubjectErased, MasterKeyMissing.
+        """
+        keys, missing = self._known(tenant_id, subjects)
+        if missing:
+            wrapped = [self.master.wrap(tenant_id, subject, os.urandom(KEY_BYTES)) for subject in missing]
+            asked_at = time.monotonic()
+            cursor = await connection.execute(OPEN_KEYS, (tenant_id, missing, wrapped, self.master.id))
+            self._learn(tenant_id, keys, await cursor.fetchall(), asked_at)
+            for subject in missing:
+                if subject not in keys:
+                    raise errors.SubjectErased(subject)
+        return keys
+
+    async def find_as_tenant(self, connection: Connection, tenant_id: UUID, subjects: Iterable[UUID]) -> Keys:
+        """The keys that there are, on a connection of the app role, which sees a tenant only when it is set."""
+        keys, missing = self._known(tenant_id, subjects)
+        if missing:
+            asked_at = time.monotonic()
+            (rows,) = await tenancy.query(connection, tenant_id, {"subjects": missing}, READ_KEYS)
+            self._learn(tenant_id, keys, rows, asked_at)
+        return keys
+
+    async def find(self, connection: Connection, tenant_id: UUID, subjects: Iterable[UUID]) -> Keys:
+        """The keys that there are. `connection` sees every tenant: a projector's."""
+        keys, missing = self._known(tenant_id, subjects)
+        if missing:
+            asked_at = time.monotonic()
+            cursor = await connection.execute(READ_KEYS, {"tenant": tenant_id, "subjects": missing})
+            self._learn(tenant_id, keys, await cursor.fetchall(), asked_at)
+        return keys
+
+    async def find_now(self, connection: Connection, tenant_id: UUID, subjects: Iterable[UUID]) -> Keys:
+        """As `find`, without those whose erasure the connection sees at this moment, cached or not.
+
+        For whoever stores what is deciphered. An event that it read after a person's erasure is then never stored in clear.
+        """
+        wanted = list(dict.fromkeys(subjects))
+        keys = await self.find(connection, tenant_id, wanted)
+        if not wanted:
+            return keys
+        cursor = await connection.execute(READ_ERASED, (tenant_id, wanted), prepare=True, binary=True)
+        gone = {subject for (subject,) in await cursor.fetchall()}
+        self.drop((tenant_id, subject) for subject in gone)
+        return {subject: key for subject, key in keys.items() if subject not in gone}
+
+    def drop(self, subjects: Iterable[tuple[UUID, UUID]]) -> None:
+        """These (tenant, subject) are erased: forget their keys, for good, and tell those that hold plaintext."""
+        for each in subjects:
+            if each not in self._erased:
+                self._erased[each] = None
+                for callback in tuple(self._callbacks):
+                    callback(*each)
+            self._cached.pop(each, None)
+        while len(self._erased) > REMEMBERED_MAX:
+            self._erased.popitem(last=False)
+
+    def looked(self, begun_at: float) -> None:
+        """All that was erased before `begun_at` (monotonic) has been dropped."""
+        self._looked_at = begun_at
+
+    def clear(self) -> None:
+        """Forget every key; each is read again when it is needed."""
+        self._cached.clear()
+
+    def drop_stale(self) -> None:
+        """Forget the keys of which it is no longer certain that they were not destroyed."""
+        for each in [each for each, cached in self._cached.items() if not self._trusted(cached)]:
+            del self._cached[each]
+
+    def _trusted(self, cached: _Cached) -> bool:
+        return time.monotonic() - max(cached.read_at, self._looked_at) < TRUST_S
+
+    def _known(self, tenant_id: UUID, subjects: Iterable[UUID]) -> tuple[dict[UUID, AESGCM], list[UUID]]:
+        keys: dict[UUID, AESGCM] = {}
+        missing: list[UUID] = []
+        certain_since = time.monotonic() - TRUST_S
+        looked_at = self._looked_at
+        for subject in dict.fromkeys(subjects):
+            cached = self._cached.get((tenant_id, subject))
+            if cached is None or (looked_at <= certain_since and cached.read_at <= certain_since):
+                missing.append(subject)
+            else:
+                keys[subject] = cached.key
+                self._cached.move_to_end((tenant_id, subject))
+        return keys, missing
+
+    def _learn(self, tenant_id: UUID, keys: dict[UUID, AESGCM], rows: Sequence[TupleRow], asked_at: float) -> None:
+        for subject, wrapped, master_key_id in rows:
+            if (tenant_id, subject) in self._erased:
+                continue  # erased while the query was under way
+            cipher = AESGCM(self.master.unwrap(tenant_id, subject, wrapped, master_key_id))
+            keys[subject] = cipher
+            self._cached[tenant_id, subject] = _Cached(cipher, asked_at)
+        while len(self._cached) > KEYS_CACHED_MAX:
+            self._cached.popitem(last=False)
+
+
+class Watcher:
+    """Looks at what was erased, by whichever process, every LOOK_S. Lives from `start` to `close`.
+
+    `connect` gives connections of the projector's role in autocommit: what was erased is looked for in all tenants.
+    """
+
+    def __init__(self, keyring: Keyring, connect: Connect) -> None:
+        self._keyring = keyring
+        self._connect = connect
+        self._since: str | None = None  # every erasure of a transaction below this id is known
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Returns when it has looked once. Raises psycopg.OperationalError."""
+        connection = await self._connect()
+        try:
+            await self.look(connection)
+        except BaseException:
+            await connection.close()
+            raise
+        self._task = asyncio.create_task(self._run(connection), name="erasures")
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def look(self, connection: Connection) -> None:
+        """What was erased since the last look is dropped when this returns."""
+        begun_at = time.monotonic()
+        if self._since is None:  # nothing that was erased before now can be in a keyring that is empty now
+            row = await (await connection.execute(NOW)).fetchone()
+            assert row is not None
+            self._since = row[0]
+            self._keyring.clear()
+        full = True
+        while full:
+            cursor = await connection.execute(LOOK, {"since": self._since, "limit": ERASED_PER_LOOK_MAX})
+            (_, _, next_since), *erased = await cursor.fetchall()
+            self._keyring.drop((tenant_id, subject_id) for tenant_id, subject_id, _ in erased)
+            full = len(erased) == ERASED_PER_LOOK_MAX
+            self._since = (
+                erased[-1][2] if full else next_since
+            )  # one transaction erases far fewer than are read at once
+        self._keyring.looked(begun_at)
+
+    async def _run(self, connection: Connection) -> None:
+        while True:
+            try:
+                async with connection:
+                    while True:
+                        await asyncio.sleep(LOOK_S)
+                        async with asyncio.timeout(TRUST_S):
+                            await self.look(connection)
+            except (psycopg.Error, TimeoutError) as error:
+                _log.warning("What was erased could not be read, keys are forgotten meanwhile: %s", str(error).strip())
+            self._keyring.drop_stale()
+            await asyncio.sleep(LOOK_S)
+            with suppress(psycopg.OperationalError):  # tried again: a closed connection ends the look at once
+                connection = await self._connect()

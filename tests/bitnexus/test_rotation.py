@@ -1,0 +1,132 @@
+"""Replacing a master key: nobody's data is lost on the way, and the key in between is good for nothing afterwards."""
+
+import base64
+from uuid import UUID
+
+import psycopg
+import pytest
+
+from bitnexus import database as connections
+from bitnexus import rotation, schema, settings
+from commands import accounts
+from domain import accounts as domain_accounts
+from ledger import errors
+from ledger.keyring import Keyring
+from ledger.keys import MasterKey, MasterKeyInvalid
+from tests.world import MASTER, Database, World, caller
+
+SECOND, THIRD = bytes([2] * 32), bytes([3] * 32)
+YEAR_TWO = MasterKey(SECOND, [MASTER])
+YEAR_THREE = MasterKey(THIRD, [MasterKey(SECOND), MASTER])
+AFTER = MasterKey(THIRD, [MASTER])
+PEOPLE = 5
+
+
+def command(number: int) -> accounts.Register:
+    return accounts.Register(email=f"p{number}@example.com", name=f"Person {number}", password="long enough")
+
+
+async def register(world: World, tenant_id: UUID, number: int) -> UUID:
+    made = await accounts.register(command(number), caller(tenant_id), world.ledger, world.passwords)
+    return made.aggregate.id
+
+
+async def names(world: World, tenant_id: UUID, people: list[UUID], master: MasterKey) -> list[str]:
+    """As a process sees them that has only just started, with these keys."""
+    world.ledger.keyring = Keyring(master)
+    found = await world.ledger.load_many(domain_accounts.Account, tenant_id, people)
+    return [found[person].name for person in people]
+
+
+def wrapped_by(database: Database) -> set[str]:
+    with psycopg.connect(database.owner_url) as owner:
+        return {id for (id,) in owner.execute("SELECT DISTINCT master_key_id FROM ledger.subject_keys")}
+
+
+async def test_keys_are_wrapped_by_the_newest_and_everybody_stays_readable(
+    world: World, tenant_id: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rotation, "KEYS_PER_BATCH_MAX", 2)
+    url = world.database.owner_url
+    schema.migrate(url, MASTER)
+    people = [await register(world, tenant_id, number) for number in range(PEOPLE)]
+    schema.migrate(url, YEAR_TWO)
+    steps: list[tuple[int, int]] = []
+    done = rotation.rotate(url, YEAR_TWO, lambda rewrapped, total: steps.append((rewrapped, total)))
+    assert (done.rewrapped, done.needed, done.not_needed) == (PEOPLE, [YEAR_TWO.id, MASTER.id], [])
+    assert steps == [(0, 5), (2, 5), (4, 5), (5, 5)]
+    assert wrapped_by(world.database) == {YEAR_TWO.id}
+    assert await names(world, tenant_id, people, YEAR_TWO) == [f"Person {n}" for n in range(PEOPLE)]
+    assert rotation.rotate(url, YEAR_TWO).rewrapped == 0
+
+
+async def test_the_key_in_between_can_be_thrown_away(world: World, tenant_id: UUID) -> None:
+    url = world.database.owner_url
+    for keys in (MASTER, YEAR_TWO):
+        schema.migrate(url, keys)
+    world.ledger.keyring = Keyring(YEAR_TWO)
+    people = [await register(world, tenant_id, 1)]
+    schema.migrate(url, YEAR_THREE)
+    with pytest.raises(schema.MasterKeyWrong, match=YEAR_TWO.id):
+        schema.ensure(None, world.database.app_url, AFTER)
+    assert rotation.rotate(url, YEAR_THREE).not_needed == [YEAR_TWO.id]
+    assert schema.ensure(None, world.database.app_url, AFTER) == []
+    assert await names(world, tenant_id, people, AFTER) == ["Person 1"]
+    with pytest.raises(errors.MasterKeyMissing, match=AFTER.id):
+        await names(world, tenant_id, people, YEAR_TWO)
+
+
+async def test_who_registered_before_a_rotation_still_logs_in(world: World, tenant_id: UUID) -> None:
+    """Reservations are HMACs under the root: with another key no address would be found any more."""
+    await register(world, tenant_id, 1)
+    world.ledger.keyring = Keyring(YEAR_THREE)
+    log_in = accounts.LogIn(email=command(1).email, password=command(1).password)
+    await accounts.log_in(log_in, caller(tenant_id), world.ledger, world.passwords)
+    with pytest.raises(accounts.EmailTaken):
+        await register(world, tenant_id, 1)
+
+
+def test_what_is_derived_stays_the_same() -> None:
+    assert connections.login_password(YEAR_THREE) == connections.login_password(MASTER)
+    assert YEAR_THREE.id not in (YEAR_TWO.id, MASTER.id)
+
+
+def test_a_node_with_a_key_that_the_database_does_not_know_yet_cannot_write_with_it(database: Database) -> None:
+    """Another node could not read what it writes, and nobody would know which key is missing."""
+    schema.migrate(database.owner_url, MASTER)
+    with pytest.raises(schema.NotMigrated, match="master key's id"):
+        schema.ensure(None, database.app_url, YEAR_TWO)
+    schema.migrate(database.owner_url, YEAR_TWO)
+    assert schema.ensure(None, database.app_url, YEAR_TWO) == []
+    with pytest.raises(schema.MasterKeyWrong, match=YEAR_TWO.id):
+        schema.ensure(None, database.app_url, MASTER)
+
+
+def test_the_root_must_be_the_last(database: Database) -> None:
+    schema.migrate(database.owner_url, MASTER)
+    with pytest.raises(schema.MasterKeyOrderWrong, match=MASTER.id):
+        schema.migrate(database.owner_url, MasterKey(MASTER._material, [MasterKey(SECOND)]))
+
+
+def test_a_new_database_may_be_begun_with_several_keys(database: Database) -> None:
+    schema.migrate(database.owner_url, YEAR_TWO)
+    assert schema.key_ids(database.owner_url) == [MASTER.id, YEAR_TWO.id]
+
+
+def test_several_keys_are_written_with_commas() -> None:
+    text = ", ".join(base64.b64encode(each).decode() for each in (THIRD, SECOND, MASTER._material))
+    assert MasterKey.parse(text).ids == YEAR_THREE.ids
+    found = settings.read({"BITNEXUS_MASTER_KEY": text})
+    assert found.master_key == text
+    for wrong in (text + ",", text + ",x", text + "," + text):
+        with pytest.raises(MasterKeyInvalid):
+            MasterKey.parse(wrong)
+
+
+def test_no_role_of_a_process_changes_a_key(database: Database) -> None:
+    for role in ("app", "projector", "platform"):
+        with (
+            connections.connect_sync(database.app_url, role) as connection,
+            pytest.raises(psycopg.errors.InsufficientPrivilege),
+        ):
+            connection.execute("UPDATE ledger.subject_keys SET wrapped = ''")

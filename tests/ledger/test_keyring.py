@@ -1,0 +1,215 @@
+"""A destroyed key is out of every process within two seconds, whatever became of that process's connection."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from uuid import UUID
+
+import psycopg
+import pytest
+import pytest_asyncio
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+
+from bitnexus import database as connections
+from commands import accounts, privacy
+from ledger import keyring as keyrings
+from ledger.keyring import Keyring, Watcher
+from tests.world import MASTER, World, caller
+
+ANN = accounts.Register(email="ann@example.com", name="Ann", password="correct horse battery")
+PATIENCE_S = 20.0
+
+
+class Clock:
+    """Time as the keyring sees it, moved by the test."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._ahead_s = 0.0
+        real = time.monotonic
+        monkeypatch.setattr(time, "monotonic", lambda: real() + self._ahead_s)
+
+    def advance(self, seconds: float) -> None:
+        self._ahead_s += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+@pytest_asyncio.fixture
+async def projector(world: World) -> AsyncIterator[AsyncConnection[TupleRow]]:
+    async with await connections.connect(world.database.app_url, "projector") as connection:
+        yield connection
+
+
+@pytest_asyncio.fixture
+async def ann(world: World, tenant_id: UUID) -> UUID:
+    return (await accounts.register(ANN, caller(tenant_id), world.ledger, world.passwords)).aggregate.id
+
+
+async def erase(world: World, tenant_id: UUID, account_id: UUID) -> None:
+    command = privacy.Erase(account_id=account_id)
+    await privacy.erase(command, caller(tenant_id), world.ledger, privacy.noted_nowhere)
+
+
+def other_process(world: World) -> tuple[Keyring, Watcher]:
+    keyring = Keyring(MASTER)
+    return keyring, Watcher(keyring, connections.connector(world.database.app_url, "projector"))
+
+
+async def test_the_process_that_erases_drops_the_key_at_once(world: World, tenant_id: UUID, ann: UUID) -> None:
+    assert world.ledger.keyring.at_hand(tenant_id, [ann])
+    await erase(world, tenant_id, ann)
+    assert world.ledger.keyring.at_hand(tenant_id, [ann]) is None
+    assert len(world.ledger.keyring) == 0
+
+
+async def test_another_process_drops_key_and_plaintext_at_its_next_look(
+    world: World, tenant_id: UUID, ann: UUID, projector: AsyncConnection[TupleRow]
+) -> None:
+    keyring, watcher = other_process(world)
+    await watcher.start()
+    try:
+        await keyring.find(projector, tenant_id, [ann])
+        dropped: asyncio.Queue[tuple[UUID, UUID]] = asyncio.Queue()
+        keyring.subscribe(lambda tenant_id, subject_id: dropped.put_nowait((tenant_id, subject_id)))
+        await erase(world, tenant_id, ann)
+        assert await asyncio.wait_for(dropped.get(), PATIENCE_S) == (tenant_id, ann)
+        assert len(keyring) == 0
+        assert await keyring.find(projector, tenant_id, [ann]) == {}
+    finally:
+        await watcher.close()
+
+
+async def test_looks_fit_into_the_time_that_is_promised() -> None:
+    assert keyrings.TRUST_S <= 2.0
+    assert keyrings.LOOK_S * 2 < keyrings.TRUST_S
+
+
+async def test_without_a_look_a_key_is_believed_in_for_two_seconds_only(
+    world: World, tenant_id: UUID, ann: UUID, projector: AsyncConnection[TupleRow], clock: Clock
+) -> None:
+    """A process that cannot reach the database must not go on deciphering."""
+    keyring = Keyring(MASTER)
+    await keyring.find(projector, tenant_id, [ann])
+    clock.advance(keyrings.TRUST_S - 0.5)
+    assert keyring.at_hand(tenant_id, [ann])
+    clock.advance(0.5)
+    assert keyring.at_hand(tenant_id, [ann]) is None
+    keyring.drop_stale()
+    assert len(keyring) == 0
+
+
+async def test_looks_keep_a_key_for_as_long_as_they_go_on(
+    world: World, tenant_id: UUID, ann: UUID, projector: AsyncConnection[TupleRow], clock: Clock
+) -> None:
+    keyring, watcher = other_process(world)
+    await watcher.look(projector)
+    await keyring.find(projector, tenant_id, [ann])
+    for _ in range(3):
+        clock.advance(keyrings.TRUST_S - 0.5)
+        await watcher.look(projector)
+    assert keyring.at_hand(tenant_id, [ann])
+
+
+async def test_a_process_whose_connections_are_cut_forgets_its_keys(
+    world: World, tenant_id: UUID, ann: UUID, projector: AsyncConnection[TupleRow], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keyrings, "LOOK_S", 0.05)
+    keyring = Keyring(MASTER)
+    down = False
+
+    async def connect() -> AsyncConnection[TupleRow]:
+        if down:
+            raise psycopg.OperationalError("down")
+        return await connections.connect(world.database.app_url, "projector")
+
+    watcher = Watcher(keyring, connect)
+    await watcher.start()
+    try:
+        await keyring.find(projector, tenant_id, [ann])
+        down = True
+        with psycopg.connect(world.database.owner_url, autocommit=True) as owner:
+            owner.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%erased_in%' AND pid <> pg_backend_pid()"
+            )
+        async with asyncio.timeout(PATIENCE_S):
+            while len(keyring):  # noqa: ASYNC110  a keyring says nothing when it becomes empty
+                await asyncio.sleep(0.05)
+        down = False
+        await erase(world, tenant_id, ann)
+        async with asyncio.timeout(PATIENCE_S):
+            while (tenant_id, ann) not in keyring._erased:  # noqa: ASYNC110  it looks again, from where it stopped
+                await asyncio.sleep(0.05)
+    finally:
+        await watcher.close()
+
+
+async def test_an_erasure_that_was_under_way_during_a_look_is_in_the_next_one(
+    world: World, tenant_id: UUID, ann: UUID, projector: AsyncConnection[TupleRow]
+) -> None:
+    """Its row is older than rows that the first look saw: a look by time or by a counter would miss it."""
+    keyring, watcher = other_process(world)
+    await watcher.look(projector)
+    await keyring.find(projector, tenant_id, [ann])
+    insert = "INSERT INTO ledger.erased_subjects (tenant_id, subject_id) VALUES (%s, %s)"
+    with psycopg.connect(world.database.owner_url) as slow, psycopg.connect(world.database.owner_url) as quick:
+        slow.execute(insert, [tenant_id, ann])
+        quick.execute(insert, [tenant_id, tenant_id])
+        quick.commit()
+        await watcher.look(projector)
+        assert keyring.at_hand(tenant_id, [ann])
+        slow.commit()
+    await watcher.look(projector)
+    assert keyring.at_hand(tenant_id, [ann]) is None
+
+
+async def test_more_erasures_than_one_look_reads_are_all_found(
+    world: World, tenant_id: UUID, projector: AsyncConnection[TupleRow], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keyrings, "ERASED_PER_LOOK_MAX", 2)
+    keyring, watcher = other_process(world)
+    await watcher.look(projector)
+    erased = [UUID(int=n) for n in range(1, 8)]
+    with psycopg.connect(world.database.owner_url, autocommit=True) as owner:
+        for subject in erased:
+            owner.execute("INSERT INTO ledger.erased_subjects VALUES (%s, %s)", [tenant_id, subject])
+    await watcher.look(projector)
+    assert [subject for _, subject in keyring._erased] == erased
+
+
+async def test_a_query_that_was_under_way_brings_no_key_back(world: World, tenant_id: UUID, ann: UUID) -> None:
+    async with world.app.connection() as connection:
+        keyring = Keyring(MASTER)
+        wrapped = await (await connection.execute(keyrings.OPEN_KEYS, (tenant_id, [ann], [b"x"], MASTER.id))).fetchall()
+        keyring.drop([(tenant_id, ann)])
+        keys: dict[UUID, object] = {}
+        keyring._learn(tenant_id, keys, wrapped, time.monotonic())  # type: ignore[arg-type]  # what it fills is looked at only
+        assert (keys, len(keyring)) == ({}, 0)
+
+
+async def test_a_key_that_is_made_while_its_person_is_erased_goes_too(world: World, tenant_id: UUID, ann: UUID) -> None:
+    """Whoever waits for the row of a key that is being destroyed must not make it again."""
+    with psycopg.connect(world.database.owner_url) as eraser:
+        eraser.execute("INSERT INTO ledger.erased_subjects (tenant_id, subject_id) VALUES (%s, %s)", [tenant_id, ann])
+        eraser.execute("DELETE FROM ledger.subject_keys WHERE subject_id = %s", [ann])
+        async with world.app.connection() as connection:
+            query = connection.execute(keyrings.OPEN_KEYS, (tenant_id, [ann], [b"new"], MASTER.id))
+            maker = asyncio.create_task(query)
+            with psycopg.connect(world.database.owner_url, autocommit=True) as watching:
+                await _until_somebody_waits_for_a_lock(watching)
+            eraser.commit()
+            assert await (await maker).fetchall() == []
+    with psycopg.connect(world.database.owner_url) as owner:
+        assert owner.execute("SELECT count(*) FROM ledger.subject_keys").fetchone() == (0,)
+
+
+async def _until_somebody_waits_for_a_lock(connection: psycopg.Connection) -> None:
+    waits = (
+        "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')"
+    )
+    async with asyncio.timeout(PATIENCE_S):
+        while connection.execute(waits).fetchone() != (True,):  # noqa: ASYNC110  a server's state sends no events
+            await asyncio.sleep(0.02)
