@@ -70,11 +70,11 @@ def record(body: TransactionBody, who: Who) -> commands.Record:
     )
 
 
-def refund(body: RefundBody, transaction_id: UUID) -> commands.Refund:
+def refund(body: RefundBody, transaction_id: UUID, version: int | None) -> commands.Refund:
     lines = None
     if body.lines is not None:
         lines = [commands.RefundLineOrdered(line_id=line.line_id, quantity=line.quantity) for line in body.lines]
-    return commands.Refund(transaction_id=transaction_id, lines=lines, reason=body.reason)
+    return commands.Refund(transaction_id=transaction_id, version=version, lines=lines, reason=body.reason)
 
 
 def _lines(body: TransactionBody) -> list[commands.LineOrdered]:
@@ -88,9 +88,6 @@ def _lines(body: TransactionBody) -> list[commands.LineOrdered]:
     for name in ("product_id", "amount"):
         if getattr(body, name) is not None:
             raise _wrong(name, f"There are lines and {name}. Leave {name} out: it is the short form's.")
-    for index, line in enumerate(body.lines):
-        if line.unit_price is not None:  # before it is compared with the catalogue's: sNaN cannot be
-            money.check_unit_price(line.unit_price, f"lines.{index}.unit_price")
     return [
         commands.LineOrdered(
             quantity=line.quantity, product_id=line.product_id, sku=line.sku, unit_price=line.unit_price

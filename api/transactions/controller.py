@@ -14,7 +14,6 @@ from api.asked import Reader, Sender
 from api.rights import may
 from api.transactions import bodies, resources, visibility
 from commands import transactions as commands
-from domain import transactions
 from ledger import errors as ledger_errors
 from projections import sales as sales_view
 from projections import transactions as view
@@ -109,8 +108,9 @@ class TransactionController(Controller):
         sender: NamedDependency[Sender],
     ) -> Response[None]:
         """Refund all that is left. 409 if nothing is."""
-        await _check_version(transaction_id, sender)
-        receipt = await commands.refund(commands.Refund(transaction_id=transaction_id), sender.caller, sender.ledger)
+        receipt = await commands.refund(
+            commands.Refund(transaction_id=transaction_id, version=sender.version), sender.caller, sender.ledger
+        )
         return answers.nothing(sender.shown(receipt.position))
 
     @post(
@@ -127,21 +127,10 @@ class TransactionController(Controller):
         sender: NamedDependency[Sender],
     ) -> Response[answers.Data[refunds.Refund]]:
         """Give back units of lines, or with {} all that is left. 409 if nothing is, 422 for more than is left."""
-        await _check_version(transaction_id, sender)
-        receipt = await commands.refund(bodies.refund(data, transaction_id), sender.caller, sender.ledger)
+        receipt = await commands.refund(
+            bodies.refund(data, transaction_id, sender.version), sender.caller, sender.ledger
+        )
         resource = refunds.of_sale(receipt.aggregate, sender.shown(receipt.position))
         return answers.created(
             resource, resource.position, f"{refunds.PATH}/{resource.id}", version=receipt.aggregate.version
         )
-
-
-async def _check_version(transaction_id: UUID, sender: Sender) -> None:
-    """Raises VersionConflict, CommandIdReused. A repeat passes: what made its version stale was the first sending.
-
-    Two refunds at once cannot pass together all the same: the domain counts what is left.
-    """
-    if sender.version is None:
-        return
-    sale = await sender.ledger.load(transactions.Transaction, sender.who.tenant_id, transaction_id)
-    if sale.version != sender.version and not await sender.ledger.recall(transactions.Transaction, sender.caller):
-        raise ledger_errors.VersionConflict(transaction_id)
