@@ -13,11 +13,12 @@ from litestar.response import Stream
 
 from api import answers, refunds
 from api.asked import Reader, Sender
-from api.rights import Forbidden, Who, may
+from api.rights import Who, may
 from api.transactions import resources
 from commands import accounts as account_commands
 from commands import privacy as commands
 from domain import accounts
+from ledger import errors as ledger_errors
 from projections import reading
 from projections import refunds as refunds_view
 from projections import transactions as transactions_view
@@ -90,9 +91,9 @@ class PrivacyController(Controller):
 
 
 def _check(who: Who, user_id: UUID, right: str) -> None:
-    """Raises Forbidden; NotFound would not hide more, the ids of others are no secret to who has none."""
+    """Raises NotFound, as for an account that is not there: whose ids there are is nobody's business."""
     if who.account_id != user_id and not who.may(right):
-        raise Forbidden(f"This is somebody else's account, and your role does not have the right {right}.")
+        raise ledger_errors.NotFound("account", user_id)
 
 
 async def _user(account: accounts.Account, reader: Reader) -> ExportedUser:
