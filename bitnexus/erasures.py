@@ -61,11 +61,15 @@ class ErasureList:
         self.path = path
 
     async def note(self, tenant_id: UUID, subject_id: UUID) -> None:
-        """Durable when it returns. Raises ErasureListUnusable."""
-        await asyncio.to_thread(self.append, Entry(tenant_id, subject_id))
+        """Durable when it returns. Raises NotNoted."""
+        try:
+            await asyncio.to_thread(self.append, Entry(tenant_id, subject_id))
+        except ErasureListUnusable as error:
+            _log.error("%s", error)
+            raise privacy.NotNoted from error
 
     def append(self, entry: Entry) -> None:
-        """As `note`."""
+        """Durable when it returns. Raises ErasureListUnusable."""
         try:
             self._append(msgspec.json.encode(entry) + b"\n")
         except OSError as error:

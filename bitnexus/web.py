@@ -7,6 +7,7 @@ from litestar import Litestar
 
 from api import app as api_app
 from api.parts import Parts
+from bitnexus import erasures
 from bitnexus.process import Process
 from bitnexus.settings import Settings
 from ledger.positions import Tokens
@@ -27,6 +28,7 @@ def application(parts: Process, settings: Settings, stopping: asyncio.Event) -> 
             tokens=Tokens(master),
             signing_seed=master.derive(SIGNING_SEED),
             default_tenant=settings.default_tenant,
+            noted=erasures.of(settings).note,
             version=metadata.version("bitnexus"),
             stopping=stopping,
         )

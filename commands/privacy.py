@@ -19,7 +19,17 @@ from ledger.caller import Caller
 from ledger.store import Claim, Ledger, Receipt, Secret
 
 Noted = Callable[[UUID, UUID], Awaitable[None]]
-"""Writes (tenant, subject) to the list of erasures outside the database. Durable when it returns."""
+"""Writes (tenant, subject) to the list of erasures outside the database. Durable when it returns. Raises NotNoted."""
+
+
+class NotNoted(Exception):
+    """The list of erasures could not be written. Nothing is wrong with the command: it may be sent again."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The erasure could not be noted outside the database, so nobody was erased. Tell the operator, whose log "
+            "says why, and send the command again."
+        )
 
 
 class PersonUnknown(refusals.Invalid):
@@ -58,7 +68,7 @@ async def noted_nowhere(tenant_id: UUID, subject_id: UUID) -> None:
 async def erase(command: Erase, caller: Caller, ledger: Ledger, noted: Noted) -> Receipt[privacy.Erasure]:
     """Who was erased before stays so: nothing is appended, and the receipt shows that erasure.
 
-    Raises NotFound (no such account), PersonUnknown (no such buyer), PersonNotNamed, VersionConflict.
+    Raises NotFound (no such account), PersonUnknown (no such buyer), PersonNotNamed, NotNoted, VersionConflict.
     """
     subject_id = await _subject(command, caller.tenant_id, ledger)
     releases, secrets = await _of_account(subject_id, caller.tenant_id, ledger, required=command.account_id is not None)

@@ -1,7 +1,9 @@
 """Forgetting a person. What is destroyed is outside the events; here stands only that it happened."""
 
+from typing import Annotated
 from uuid import UUID
 
+import msgspec
 from eventsourcing.domain import event
 
 from domain import aggregates
@@ -13,8 +15,13 @@ class Erasure(aggregates.Aggregate):
     TOPIC = "erasure"
 
     class PersonErased(aggregates.Aggregate.Created):
+        """A person's key was destroyed: what the stream says about them can be read by nobody any more."""
+
         TOPIC = "person.erased"
-        subject_id: UUID  # random: an account's id, or the one under which a buyer's reference was kept
+        subject_id: Annotated[
+            UUID,
+            msgspec.Meta(description="Random: an account's id, or the one under which a buyer's reference was kept"),
+        ]
 
     @event(PersonErased)
     def __init__(self, id: UUID, subject_id: UUID) -> None:

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import msgspec
 
+from domain.privacy import Erasure
 from domain.transactions import Refund, Transaction
 from ledger import read
 from projections import reading
@@ -224,7 +225,7 @@ async def page_of_transaction(
 VIEW = View(
     name=NAME,
     version=1,
-    topics=(Transaction.Refunded, Refund.Recorded),
+    topics=(Transaction.Refunded, Refund.Recorded, Erasure.PersonErased),
     project=project,
     clear=CLEAR,
     erase=ERASE,

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import msgspec
 
+from domain.privacy import Erasure
 from domain.transactions import Transaction
 from ledger import read
 from projections import reading
@@ -243,7 +244,7 @@ async def page(
 VIEW = View(
     name=NAME,
     version=1,
-    topics=(Transaction.Recorded, Transaction.Refunded),
+    topics=(Transaction.Recorded, Transaction.Refunded, Erasure.PersonErased),
     project=project,
     clear=CLEAR,
     erase=ERASE,

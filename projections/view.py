@@ -11,7 +11,6 @@ from eventsourcing.utils import get_topic
 from psycopg import AsyncCursor
 from psycopg.rows import TupleRow
 
-from domain import privacy
 from ledger import read
 
 Cursor: TypeAlias = AsyncCursor[TupleRow]
@@ -57,8 +56,9 @@ class View(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     `project` MUST be set-based, touch nothing but the view's own tables, and leave them as they are when it is given
     events that it was given before. `clear` deletes what the view has of one tenant (its parameter `tenant`).
 
-    A view that keeps a personal field of an event MUST have `erase`: it puts the marker (`marker`) in place of what the view
-    holds of some persons (`subjects`, an array) in one tenant (`tenant`). It runs after `project`, in the same transaction.
+    A view that keeps a personal field of an event MUST have PersonErased among its topics, and `erase`: it puts the marker
+    (`marker`) in place of what the view holds of some persons (`subjects`, an array) in one tenant (`tenant`). It runs
+    after `project`, in the same transaction.
     """
 
     name: str
@@ -71,5 +71,4 @@ class View(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     @cached_property
     def wanted(self) -> frozenset[str]:
         """The topics as they are stored."""
-        also = () if self.erase is None else (privacy.Erasure.PersonErased,)
-        return frozenset(get_topic(each) for each in (*self.topics, *also))
+        return frozenset(get_topic(each) for each in self.topics)

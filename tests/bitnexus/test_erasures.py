@@ -73,7 +73,7 @@ async def test_nobody_is_erased_who_could_not_be_listed(world: World, tenant_id:
     account = await register(world, tenant_id)
     (tmp_path / "file").write_text("")
     broken = ErasureList(tmp_path / "file" / "list")
-    with pytest.raises(erasures.ErasureListUnusable):
+    with pytest.raises(privacy.NotNoted):
         await privacy.erase(privacy.Erase(account_id=account.id), caller(tenant_id), world.ledger, broken.note)
     assert (await world.ledger.load(domain_accounts.Account, tenant_id, account.id)).name == ANN.name
 

@@ -1,0 +1,145 @@
+"""A person's own data: all of it in one document, and the end of it."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from litestar import Controller, Response, get, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath
+from litestar.response import Stream
+
+from api import answers, refunds
+from api.asked import Reader, Sender
+from api.rights import Who, may
+from api.transactions import resources
+from commands import accounts as account_commands
+from commands import privacy as commands
+from domain import accounts
+from ledger import errors as ledger_errors
+from projections import reading
+from projections import refunds as refunds_view
+from projections import transactions as transactions_view
+
+_ENCODER = msgspec.json.Encoder()
+
+
+class Erasure(msgspec.Struct, frozen=True, kw_only=True):
+    """`erased_at`: when it was recorded, also if it was asked for before."""
+
+    user_id: UUID
+    erased_at: datetime
+
+
+class ExportedSession(msgspec.Struct, frozen=True, kw_only=True):
+    id: UUID
+    started_at: datetime
+
+
+class ExportedUser(msgspec.Struct, frozen=True, kw_only=True):
+    """`sessions`: those that were not logged out."""
+
+    id: UUID
+    email: str
+    name: str
+    role: str
+    tenant_id: UUID
+    inserted_at: datetime
+    updated_at: datetime
+    sessions: list[ExportedSession]
+
+
+class PrivacyController(Controller):
+    path = "/users"
+    tags = ("accounts",)
+
+    @post(
+        "/{user_id:uuid}/erasure",
+        operation_id="eraseUser",
+        operation_class=answers.Command,
+        guards=[may("account:erase")],
+        status_code=200,
+    )
+    async def erase(self, user_id: FromPath[UUID], sender: NamedDependency[Sender]) -> Response[answers.Data[Erasure]]:
+        """Forget a person, for good: oneself, or for admins anybody of the tenant. Doing it again changes nothing."""
+        _check(sender.who, user_id, "accounts:erase")
+        command = commands.Erase(account_id=user_id)
+        receipt = await commands.erase(command, sender.caller, sender.ledger, sender.parts.noted)
+        erased = Erasure(user_id=user_id, erased_at=receipt.aggregate.created_on)
+        return answers.one(erased, sender.shown(receipt.position))
+
+    @get(
+        "/{user_id:uuid}/export",
+        operation_id="exportUser",
+        operation_class=answers.Query,
+        guards=[may("account:read")],
+        media_type="application/json",
+    )
+    async def export(self, user_id: FromPath[UUID], reader: NamedDependency[Reader]) -> Stream:
+        """All data held of a person: the account, its sessions, and the transactions and refunds of which the person is buyer
+        or affiliate. For oneself, or for admins of anybody of the tenant. Of any length: it is sent while it is read.
+        """
+        _check(reader.who, user_id, "accounts:export")
+        head = await reader.head()
+        account = await account_commands.show(user_id, reader.tenant_id, reader.parts.ledger)
+        await reader.parts.reached.wait(reader.tenant_id, [transactions_view.NAME, refunds_view.NAME], head)
+        exported = await _user(account, reader)
+        headers = {**answers.headers(reader.shown(head)), "Cache-Control": "no-store"}
+        return Stream(_document(exported, reader), media_type="application/json", headers=headers)
+
+
+def _check(who: Who, user_id: UUID, right: str) -> None:
+    """Raises NotFound, as for an account that is not there: whose ids there are is nobody's business."""
+    if who.account_id != user_id and not who.may(right):
+        raise ledger_errors.NotFound("account", user_id)
+
+
+async def _user(account: accounts.Account, reader: Reader) -> ExportedUser:
+    ledger = reader.parts.ledger
+    ids = await account_commands.sessions_of(account.id, reader.tenant_id, ledger)
+    sessions = await ledger.load_many(accounts.Session, reader.tenant_id, ids)
+    return ExportedUser(
+        id=account.id,
+        email=account.email,
+        name=account.name,
+        role=account.role,
+        tenant_id=account.tenant_id,
+        inserted_at=account.created_on,
+        updated_at=account.modified_on,
+        sessions=[ExportedSession(id=id, started_at=each.created_on) for id, each in sessions.items()],
+    )
+
+
+async def _document(user: ExportedUser, reader: Reader) -> AsyncIterator[bytes]:
+    """`{"data": {"user": …, "transactions": […], "refunds": […]}}`, a page of rows at a time."""
+    yield b'{"data":{"user":' + _ENCODER.encode(user)
+    for name, page, resource in (
+        ("transactions", transactions_view.page, resources.of_row),
+        ("refunds", refunds_view.page, refunds.of_row),
+    ):
+        yield b',"%s":[' % name.encode()
+        async for part in _rows(user.id, reader, page, resource):
+            yield part
+        yield b"]"
+    yield b"}}"
+
+
+async def _rows(
+    person: UUID,
+    reader: Reader,
+    page: Callable[..., Awaitable[reading.Page[Any]]],
+    resource: Callable[[Any, int | str], msgspec.Struct],
+) -> AsyncIterator[bytes]:
+    before: UUID | None = None
+    separator = b""
+    while True:
+        async with reader.parts.pool.connection() as connection:
+            found = await page(connection, reader.tenant_id, before, reading.PAGE_ROWS_MAX, visible_to=person)
+        for row in found.rows:
+            yield separator + _ENCODER.encode(resource(row, reader.shown(row.position)))
+            separator = b","
+        if found.next is None:
+            return
+        before = found.next
