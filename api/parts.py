@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 from commands.passwords import Passwords
+from commands.privacy import Noted
 from ledger.positions import Tokens
 from ledger.store import Ledger, Pool
 from ledger.waker import Waker
@@ -24,5 +25,6 @@ class Parts:
     signing_seed: bytes  # of the Ed25519 key that access tokens are signed with; 32 bytes, the same on every node
     default_tenant: str | None  # the slug of whoever names no tenant
     version: str
+    noted: Noted  # keeps outside the database whom an erasure forgets
     stopping: asyncio.Event  # set before the server waits for its connections: streams end then
     not_ready: Callable[[], Sequence[str]] = lambda: ()  # why this process should get no requests yet; empty: it may

@@ -3,10 +3,10 @@
 from typing import Annotated
 from uuid import UUID
 
-import msgspec
 from eventsourcing.domain import event
 
 from domain import aggregates
+from domain.meaning import meaning
 
 
 class Erasure(aggregates.Aggregate):
@@ -15,12 +15,11 @@ class Erasure(aggregates.Aggregate):
     TOPIC = "erasure"
 
     class PersonErased(aggregates.Aggregate.Created):
-        """A person's key was destroyed: what the stream says about them can be read by nobody any more."""
+        """A person is forgotten: the key of the subject is destroyed, and every reader sees `[erased]` from now on."""
 
         TOPIC = "person.erased"
         subject_id: Annotated[
-            UUID,
-            msgspec.Meta(description="Random: an account's id, or the one under which a buyer's reference was kept"),
+            UUID, meaning("An account's id, or the random one under which a buyer's reference was kept")
         ]
 
     @event(PersonErased)

@@ -24,10 +24,20 @@ OPEN_TO_ALL = {
     "GET /schema/favicon-32x32.png",
 }
 
-MEMBER = {"account:read", "session:end", "tenants:read", "products:read", "transactions:read", "transactions:write"}
+MEMBER = {
+    "account:read",
+    "account:erase",
+    "session:end",
+    "tenants:read",
+    "products:read",
+    "transactions:read",
+    "transactions:write",
+}
 DECLARED = {
     "POST /api/v1/auth/logout": "session:end",
     "GET /api/v1/users/me": "account:read",
+    "POST /api/v1/users/{user_id}/erasure": "account:erase",
+    "GET /api/v1/users/{user_id}/export": "account:read",
     "GET /api/v1/tenants/{tenant_id}": "tenants:read",
     "GET /api/v1/products": "products:read",
     "POST /api/v1/products": "products:write",
