@@ -6,6 +6,7 @@ are finished, batches in flight too, connections to the database are let go.
 
 import asyncio
 import contextlib
+import gc
 import socket
 from collections.abc import Callable, Iterator
 
@@ -79,6 +80,8 @@ async def _serve(
         streams_end = asyncio.Event()
         server = Server(_config(web.application(parts, settings, streams_end), settings), streams_end, ready)
         stops(server.stop)
+        gc.collect()
+        gc.freeze()  # what start-up made stays for good: the collector need not walk it again and again
         await server.serve([listener])
 
 

@@ -40,12 +40,27 @@ class Rename(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reprice(msgspec.Struct, frozen=True, kw_only=True):
+    """`version`: the one that the price was decided upon, None if any will do."""
+
     product_id: UUID
     price: Decimal
+    version: int | None = None
+
+
+class Revise(msgspec.Struct, frozen=True, kw_only=True):
+    """Several changes at once. What is None stays as it is; `version` as in Reprice."""
+
+    product_id: UUID
+    name: str | None = None
+    price: Decimal | None = None
+    version: int | None = None
 
 
 class Retire(msgspec.Struct, frozen=True, kw_only=True):
+    """`version` as in Reprice."""
+
     product_id: UUID
+    version: int | None = None
 
 
 @repeatable(products.Product)
@@ -82,14 +97,32 @@ async def rename(command: Rename, caller: Caller, ledger: Ledger) -> Receipt[pro
 @repeatable(products.Product)
 async def reprice(command: Reprice, caller: Caller, ledger: Ledger) -> Receipt[products.Product]:
     """Raises NotFound, ProductRetired, VersionConflict and what a price may be refused for."""
-    product = await ledger.load(products.Product, caller.tenant_id, command.product_id)
+    product = await _at(command.version, command.product_id, caller, ledger)
     product.reprice(command.price)
+    return await ledger.append(caller, product)
+
+
+@repeatable(products.Product)
+async def revise(command: Revise, caller: Caller, ledger: Ledger) -> Receipt[products.Product]:
+    """All of it or nothing. Raises NotFound, ProductRetired, VersionConflict and what name and price may be refused for."""
+    product = await _at(command.version, command.product_id, caller, ledger)
+    if command.name is not None:
+        product.rename(command.name)
+    if command.price is not None:
+        product.reprice(command.price)
     return await ledger.append(caller, product)
 
 
 @repeatable(products.Product)
 async def retire(command: Retire, caller: Caller, ledger: Ledger) -> Receipt[products.Product]:
     """The SKU stays taken: it names the product in what was sold. Raises NotFound, VersionConflict."""
-    product = await ledger.load(products.Product, caller.tenant_id, command.product_id)
+    product = await _at(command.version, command.product_id, caller, ledger)
     product.retire()
     return await ledger.append(caller, product)
+
+
+async def _at(version: int | None, product_id: UUID, caller: Caller, ledger: Ledger) -> products.Product:
+    product = await ledger.load(products.Product, caller.tenant_id, product_id)
+    if version is not None and product.version != version:
+        raise errors.VersionConflict(product_id)
+    return product

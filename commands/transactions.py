@@ -10,7 +10,7 @@ import msgspec
 
 from commands.products import SKU
 from commands.repeats import repeatable
-from domain import aggregates, external, products, refusals, transactions
+from domain import accounts, aggregates, external, money, products, refusals, transactions
 from ledger import errors, ids
 from ledger.caller import Caller
 from ledger.store import Claim, Ledger, Receipt
@@ -59,6 +59,11 @@ class ExternalIdTaken(refusals.Conflict):
         self.owner = owner
 
 
+class AccountUnknown(refusals.Invalid):
+    def __init__(self, account_id: UUID, field: str) -> None:
+        super().__init__("The tenant has no such account", account_id, "Check the id", field=field)
+
+
 class LineOrdered(msgspec.Struct, frozen=True, kw_only=True):
     """One of `product_id` and `sku` names the product; `unit_price` None: the catalogue's."""
 
@@ -89,9 +94,10 @@ class RefundLineOrdered(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Refund(msgspec.Struct, frozen=True, kw_only=True):
-    """`lines` None: all that is left."""
+    """`lines` None: all that is left. `version`: the one that it was decided upon, None if any will do."""
 
     transaction_id: UUID
+    version: int | None = None
     lines: Sequence[RefundLineOrdered] | None = None
     reason: str | None = None
     source: str | None = None
@@ -113,11 +119,12 @@ class RecordRefund(msgspec.Struct, frozen=True, kw_only=True):
 
 @repeatable(transactions.Transaction)
 async def record(command: Record, caller: Caller, ledger: Ledger) -> Receipt[transactions.Transaction]:
-    """Raises ProductUnknown, ProductNotSold, ProductNotNamed, PriceNotTheCatalogues, ExternalIdTaken and what
+    """Raises ProductUnknown, ProductNotSold, ProductNotNamed, PriceNotTheCatalogues, AccountUnknown, ExternalIdTaken and what
     `transactions.record` raises."""
     transactions.check_count(command.lines)
     sold = await _products(command.lines, caller.tenant_id, ledger)
     wanted = [_wanted(line, product, index, command.sets_prices) for index, (line, product) in enumerate(sold)]
+    await _check_accounts(command, caller, ledger)
     buyer_ref, subject_id = await _buyer(command.buyer_ref, caller.tenant_id, ledger)
     transaction = transactions.record(
         id=ids.new_id(),
@@ -143,6 +150,8 @@ async def refund(command: Refund, caller: Caller, ledger: Ledger) -> Receipt[tra
     Raises NotFound, VersionConflict, ExternalIdTaken and what `Transaction.refund` raises.
     """
     transaction = await ledger.load(transactions.Transaction, caller.tenant_id, command.transaction_id)
+    if command.version is not None and transaction.version != command.version:
+        raise errors.VersionConflict(transaction.id)
     made = transaction.refund(
         ids.new_id(),
         None if command.lines is None else [(line.line_id, line.quantity) for line in command.lines],
@@ -219,6 +228,8 @@ async def _products(
 
 def _wanted(line: LineOrdered, product: products.Product, index: int, sets_prices: bool) -> transactions.LineWanted:
     said = line.unit_price
+    if said is not None:
+        money.check_unit_price(said, f"lines.{index}.unit_price")  # before it is compared: NaN cannot be
     if said is not None and not sets_prices and said != product.price:
         raise PriceNotTheCatalogues(said, product.price, index)
     return transactions.LineWanted(
@@ -240,6 +251,16 @@ def _unmatched(line: LineOrdered, product: products.Product | None, index: int) 
     return transactions.UnmatchedLineWanted(
         product_id=None if product is None else product.id, sku=sku, quantity=line.quantity, unit_price=price
     )
+
+
+async def _check_accounts(command: Record, caller: Caller, ledger: Ledger) -> None:
+    """Whoever is named as buyer or affiliate is somebody of this tenant; the caller itself is. Raises AccountUnknown."""
+    named = {"buyer_id": command.buyer_id, "affiliate_id": command.affiliate_id}
+    asked = {field: id for field, id in named.items() if id is not None and id != caller.actor_id}
+    found = await ledger.load_many(accounts.Account, caller.tenant_id, list(set(asked.values())))
+    for field, id in asked.items():
+        if id not in found:
+            raise AccountUnknown(id, field)
 
 
 async def _buyer(ref: str | None, tenant_id: UUID, ledger: Ledger) -> tuple[str, UUID] | tuple[None, None]:

@@ -2,11 +2,13 @@
 
 import unicodedata
 from enum import StrEnum
+from typing import Annotated
 from uuid import UUID
 
 from eventsourcing.domain import event
 
 from domain import aggregates, refusals, tenants, text
+from domain.meaning import meaning
 from domain.personal import Personal
 
 EMAIL_LENGTH_MAX = 254  # what a mail server must accept as an address (RFC 5321)
@@ -92,12 +94,14 @@ class Account(aggregates.Aggregate):
     TOPIC = "account"
 
     class Registered(aggregates.Aggregate.Created):
+        """A person may log in to the tenant from now on. The hash of the password is not part of it, nor of any event."""
+
         TOPIC = "account.registered"
         SUBJECT = "originator_id"
-        tenant_id: UUID
-        email: Personal[str]
-        name: Personal[str]
-        role: str
+        tenant_id: tenants.TenantId
+        email: Annotated[Personal[str], meaning("The address under which the account is found, normalised")]
+        name: Annotated[Personal[str], meaning("The person's name")]
+        role: Annotated[str, meaning(f"What the account may do: {', '.join(ROLES)}")]
 
     @event(Registered)
     def __init__(self, id: UUID, tenant_id: UUID, email: str, name: str, role: str) -> None:
@@ -113,15 +117,21 @@ class Session(aggregates.Aggregate):
     TOPIC = "session"
 
     class Started(aggregates.Aggregate.Created):
+        """Somebody logged in. The session's originator id is the `sid` of its tokens."""
+
         TOPIC = "session.started"
-        account_id: UUID
+        account_id: Annotated[UUID, meaning("The account that logged in")]
 
     class Refreshed(aggregates.Aggregate.Event):
+        """A refresh token was exchanged for the next one."""
+
         TOPIC = "session.refreshed"
 
     class Revoked(aggregates.Aggregate.Event):
+        """The session's tokens count no more. For good."""
+
         TOPIC = "session.revoked"
-        reason: str
+        reason: Annotated[str, meaning("Why, such as logged out")]
 
     @event(Started)
     def __init__(self, id: UUID, account_id: UUID) -> None:

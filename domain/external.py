@@ -1,13 +1,19 @@
 """Where something was known before it came here: a source and its id there, so that an import can be repeated."""
 
 import re
+from typing import Annotated, TypeAlias
 
 from domain import refusals, text
+from domain.meaning import meaning
 
 # A source is chosen once, by whoever writes an integration; it is part of keys and of addresses.
 SOURCE_PATTERN = re.compile(r"[a-z0-9_-]{1,32}")
 EXTERNAL_ID_LENGTH_MAX = 128
 EXTERNAL_ID_ENCODED_BYTES_MAX = 256
+
+# The types of an event's fields: both are there or neither.
+Source: TypeAlias = Annotated[str, meaning("The other system where this was known before, null if there is none")]
+ExternalId: TypeAlias = Annotated[str, meaning("Its id in that system, unique within the source")]
 
 
 class SourceInvalid(refusals.Invalid):

@@ -1,12 +1,20 @@
 """Business times: when something happened in the world, as opposed to when it was recorded."""
 
 from datetime import UTC, datetime
+from typing import Annotated, TypeAlias
 
 from domain import refusals
+from domain.meaning import meaning
 
 # Whatever is outside is a slip of the pen (a year 0212 or 20261), and far inside what any calendar can compute with.
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST = datetime(2199, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
+
+# The type of an event's field.
+OccurredAt: TypeAlias = Annotated[
+    datetime,
+    meaning("When it happened in the world, which may be long before it was recorded", unit="UTC", form="date-time"),
+]
 
 
 class TimeWithoutZone(refusals.Invalid):

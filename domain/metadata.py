@@ -1,11 +1,12 @@
 """Free metadata: a JSON object of the caller's own, kept as it is, within bounds."""
 
 import math
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 
 from domain import refusals, text
+from domain.meaning import meaning
 
 # Metadata travels in every copy of its event; 4 KiB leave room for the 250 lines of a transaction (docs/money.md).
 ENCODED_BYTES_MAX = 4096
@@ -13,6 +14,12 @@ ENCODED_BYTES_MAX = 4096
 DEPTH_MAX = 4
 # Whole numbers that every reader of the ledger can hold.
 INTEGER_MIN, INTEGER_MAX = -(2**63), 2**63 - 1
+
+# The type of an event's field.
+Metadata: TypeAlias = Annotated[
+    dict[str, Any],
+    meaning("Free data of whoever recorded it, kept as they are; not encrypted, so not for personal data"),
+]
 
 
 class MetadataTooLarge(refusals.Invalid):

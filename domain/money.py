@@ -4,8 +4,10 @@ The rules with worked examples are in docs/money.md; tests compute those very ex
 """
 
 from decimal import ROUND_HALF_EVEN, Context, Decimal
+from typing import Annotated, TypeAlias
 
 from domain import currencies, refusals
+from domain.meaning import meaning
 
 UNIT_PRICE_PLACES_MAX = 6
 # A billion of any currency for one unit; more is a slip of the decimal point.
@@ -13,6 +15,15 @@ UNIT_PRICE_MAX = Decimal(1_000_000_000)
 QUANTITY_MAX = 1_000_000_000
 # The largest whole number that every reader of JSON holds exactly; a thousand such totals still add up in a bigint.
 AMOUNT_MINOR_MAX = 2**53 - 1
+
+# The types of an event's fields.
+Currency: TypeAlias = Annotated[str, meaning("What all money of the event is in", unit="ISO 4217 code, such as EUR")]
+Minor: TypeAlias = Annotated[int, meaning("An amount of money", unit="minor units of the currency, such as cents")]
+UnitPrice: TypeAlias = Annotated[
+    Decimal,
+    meaning("The price of one unit, exact", unit=f"the currency, with at most {UNIT_PRICE_PLACES_MAX} decimal places"),
+]
+Quantity: TypeAlias = Annotated[int, meaning("How many units of the product", unit="units of the product")]
 
 # Wide enough that nothing within the bounds above is ever rounded before the last step; its own, so that what other
 # code does to the thread's decimal context changes no amount.

@@ -2,13 +2,14 @@
 
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 from uuid import UUID
 
 from eventsourcing.domain import event
 
-from domain import aggregates, money, refusals, text
+from domain import aggregates, money, refusals, tenants, text
 from domain import metadata as free_metadata
+from domain.meaning import meaning
 
 SKU_LENGTH_MAX = 64
 # The SKU stands in each of the 250 lines of a transaction, whose event has to fit in a leaf (docs/money.md).
@@ -16,6 +17,11 @@ SKU_ENCODED_BYTES_MAX = 64
 NAME_LENGTH_MAX = 200
 DESCRIPTION_LENGTH_MAX = 5_000  # a page of text; at most 20,000 bytes of the 65,535 of a leaf
 CATEGORY_LENGTH_MAX = 100
+
+# The types of an event's fields.
+ProductId: TypeAlias = Annotated[UUID, meaning("The product")]
+Sku: TypeAlias = Annotated[str, meaning("The tenant's own number of the product; upper and lower case are different")]
+Name: TypeAlias = Annotated[str, meaning("What the product is called from now on")]
 
 
 class Status(StrEnum):
@@ -34,25 +40,35 @@ class Product(aggregates.Aggregate):
     TOPIC = "product"
 
     class Listed(aggregates.Aggregate.Created):
+        """The product is on sale from now on."""
+
         TOPIC = "product.listed"
-        tenant_id: UUID
-        sku: str
-        name: str
-        price: Decimal
-        currency: str
-        description: str | None
-        category: str | None
-        metadata: dict[str, Any]
+        tenant_id: tenants.TenantId
+        sku: Sku
+        name: Name
+        price: money.UnitPrice
+        currency: Annotated[money.Currency, meaning("What the price is in, also after it changes")]
+        description: Annotated[str, meaning("What it is, in one or more lines; null if nothing was said")] | None
+        category: Annotated[str, meaning("The shelf it belongs on, in the tenant's own words; null for none")] | None
+        metadata: free_metadata.Metadata
 
     class Renamed(aggregates.Aggregate.Event):
+        """The product goes by another name."""
+
         TOPIC = "product.renamed"
-        name: str
+        name: Name
 
     class Repriced(aggregates.Aggregate.Event):
+        """The product has another price from now on. Sales that were recorded keep theirs."""
+
         TOPIC = "product.repriced"
-        price: Decimal
+        price: Annotated[
+            money.UnitPrice, meaning("The new price of one unit, exact, in the currency of product.listed")
+        ]
 
     class Retired(aggregates.Aggregate.Event):
+        """The product is not on sale any more. For good; its SKU stays taken."""
+
         TOPIC = "product.retired"
 
     @event(Listed)

@@ -1,11 +1,13 @@
 """Organisations: a tenant in its own stream, and its registration in the stream of the platform."""
 
 import re
+from typing import Annotated, TypeAlias
 from uuid import UUID
 
 from eventsourcing.domain import event
 
 from domain import aggregates, money, refusals, text
+from domain.meaning import meaning
 
 # The tenant that holds the super admins and the registrations of all others. Fixed, so that every installation and
 # every migration knows it without looking it up.
@@ -15,6 +17,11 @@ PLATFORM_SLUG = "platform"
 # A label of a host name (RFC 1123): a slug can be the left part of a tenant's address.
 SLUG_PATTERN = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 NAME_LENGTH_MAX = 200  # as shown in page titles and statements
+
+# The types of an event's fields.
+TenantId: TypeAlias = Annotated[UUID, meaning("The tenant in whose stream the event is")]
+Slug: TypeAlias = Annotated[str, meaning("The tenant's name in addresses: a label of a host name, unique")]
+Name: TypeAlias = Annotated[str, meaning("The tenant's name as people read it")]
 
 
 class SlugInvalid(refusals.Invalid):
@@ -38,10 +45,12 @@ class Tenant(aggregates.Aggregate):
     TOPIC = "tenant"
 
     class Created(aggregates.Aggregate.Created):
+        """The organisation is there. The first event of every tenant's stream."""
+
         TOPIC = "tenant.created"
-        slug: str
-        name: str
-        currency: str
+        slug: Slug
+        name: Name
+        currency: Annotated[money.Currency, meaning("What the tenant's prices are in unless they say otherwise")]
 
     @event(Created)
     def __init__(self, id: UUID, slug: str, name: str, currency: str) -> None:
@@ -56,9 +65,11 @@ class Registration(aggregates.Aggregate):
     TOPIC = "registration"
 
     class Registered(aggregates.Aggregate.Created):
+        """The platform knows the tenant, and its slug is taken. Its originator id is the tenant's id."""
+
         TOPIC = "tenant.registered"
-        slug: str
-        name: str
+        slug: Slug
+        name: Name
 
     @event(Registered)
     def __init__(self, id: UUID, slug: str, name: str) -> None:

@@ -27,6 +27,7 @@ BYTES_PER_FLUSH_MAX = 8 * 1024 * 1024
 QUEUE_COMMANDS_MAX = 10_000
 """About a third of a second of work at full speed: more waiting would only time out later."""
 QUEUE_BYTES_MAX = 64 * 1024 * 1024
+VERSION_MAX = 2**31 - 1
 LOCK_TIMEOUT_MS = 2_000
 """How long a flush waits for a head that another transaction holds, before it goes tenant by tenant."""
 RECOVERY_S_MAX = 30.0
@@ -152,6 +153,8 @@ class Appender:
                 > chain.LEAF_BYTES_MAX
             ):
                 raise errors.EventTooLarge(command.command_id)
+            if not 1 <= event.originator_version <= VERSION_MAX:
+                raise ValueError(f"the version {event.originator_version} is not in 1 … {VERSION_MAX}")
         answer: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
         self._queue.append(_Waiting(command, answer, size))
         self._queued_bytes += size

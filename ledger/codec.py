@@ -42,6 +42,25 @@ _ENCODER = msgspec.json.Encoder()
 _log = logging.getLogger(__name__)
 
 
+# What a state that does not fit raises, in the decoder or in an upcaster that does not find what it expects.
+_UNREADABLE = (
+    msgspec.MsgspecError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
+
+
+class _Version(msgspec.Struct):
+    class_version: int = 1
+
+
+_VERSION = msgspec.json.Decoder(_Version)
+
+
 class _EventType:
     """What the codec knows about one event class."""
 
@@ -57,6 +76,10 @@ class _EventType:
         if self.personal and self.subject is None:
             raise TypeError(
                 f"{self.topic} has personal fields {sorted(self.personal)} and no SUBJECT. Name the field of its subject."
+            )
+        if self.subject is not None and self.subject not in (*self.names, "originator_id"):
+            raise TypeError(
+                f"{self.topic} names {self.subject!r} as its SUBJECT, which is none of its fields {self.names}."
             )
         fields: list[tuple[str, Any, Any]] = []
         for name, hint in hints.items():
@@ -161,18 +184,14 @@ class Codec:
         """First half of decoding: everything but the personal fields. Raises TopicUnknown, EventUnreadable."""
         known = self._known(topic)
         try:
+            if known.version > 1 and (stored := _VERSION.decode(state).class_version) < known.version:
+                state = _ENCODER.encode(_upcast(known, msgspec.json.decode(state), stored))
             parsed = known.decoder.decode(state)
-            if parsed.class_version < known.version:
-                parsed = msgspec.convert(_upcast(known, msgspec.json.decode(state)), known.struct)
-            elif parsed.class_version > known.version:
-                raise errors.EventUnreadable(
-                    topic,
-                    originator_id,
-                    version,
-                    f"its class_version {parsed.class_version} is newer than this release",
-                )
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise errors.EventUnreadable(topic, originator_id, version, str(error)) from error
+        except _UNREADABLE as error:
+            raise errors.EventUnreadable(topic, originator_id, version, f"{type(error).__name__}: {error}") from error
+        if parsed.class_version > known.version:
+            why = f"its class_version {parsed.class_version} is newer than this release"
+            raise errors.EventUnreadable(topic, originator_id, version, why)
         return Parsed(known, parsed, known.subject_of(parsed, originator_id))
 
     def finish(
@@ -206,8 +225,7 @@ def _attributes(cls: type) -> set[str]:
     return {name for base in cls.__mro__ for name in vars(base)}
 
 
-def _upcast(known: _EventType, state: dict[str, Any]) -> dict[str, Any]:
-    version: int = state.pop("class_version", 1)
+def _upcast(known: _EventType, state: dict[str, Any], version: int) -> dict[str, Any]:
     while version < known.version:
         getattr(known.cls, f"upcast_v{version}_v{version + 1}")(state)
         version += 1

@@ -21,7 +21,6 @@ from ledger.keyring import Keyring
 
 A = TypeVar("A", bound=Aggregate)
 
-VERSION_MAX = 2**31 - 1
 SUBJECT_TRIES_MAX = 3
 """A reference whose subject is erased at the same moment gets a new subject at the next try."""
 
@@ -100,14 +99,20 @@ class Ledger:
 
     async def load(self, cls: type[A], tenant_id: UUID, id: UUID, version: int | None = None) -> A:
         """The aggregate, or as it was at that version. Raises NotFound (also if the id is another kind's)."""
-        found = (await self._read(cls, tenant_id, READ_AGGREGATES, (tenant_id, [id], version or VERSION_MAX))).get(id)
+        found = (
+            await self._read(cls, tenant_id, READ_AGGREGATES, (tenant_id, [id], version or appender.VERSION_MAX))
+        ).get(id)
         if found is None or (version is not None and found.version != version):
             raise errors.NotFound(get_topic(cls), id)
         return found
 
     async def load_many(self, cls: type[A], tenant_id: UUID, ids: Sequence[UUID]) -> dict[UUID, A]:
         """Those that there are, by id."""
-        return await self._read(cls, tenant_id, READ_AGGREGATES, (tenant_id, list(ids), VERSION_MAX)) if ids else {}
+        return (
+            await self._read(cls, tenant_id, READ_AGGREGATES, (tenant_id, list(ids), appender.VERSION_MAX))
+            if ids
+            else {}
+        )
 
     async def load_by(self, cls: type[A], tenant_id: UUID, kind: str, keys: Sequence[str]) -> dict[str, A]:
         """The holders of these reservations, by key; those that there are. One query."""

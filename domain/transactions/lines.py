@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from decimal import Decimal
+from typing import Annotated
 from uuid import UUID
 
 import msgspec
 
 from domain import money, products, refusals
+from domain.meaning import meaning
 
 # A leaf of the ledger holds 65,535 bytes; docs/money.md shows that this many of the widest lines fit.
 LINES_MAX = 250
@@ -64,33 +66,33 @@ class UnmatchedLineWanted(msgspec.Struct, frozen=True, kw_only=True):
 class Line(msgspec.Struct, frozen=True):
     """Line `id`, counted from 1, of a sale."""
 
-    id: int
-    product_id: UUID
-    sku: str
-    quantity: int
-    unit_price: Decimal
-    amount_minor: int
+    id: Annotated[int, meaning("The line's number in the transaction, counted from 1")]
+    product_id: Annotated[products.ProductId, meaning("The product sold")]
+    sku: Annotated[products.Sku, meaning("The product's SKU when it was sold")]
+    quantity: Annotated[money.Quantity, meaning("How many were sold")]
+    unit_price: Annotated[money.UnitPrice, meaning("The price of one unit at which it was sold, exact")]
+    amount_minor: Annotated[money.Minor, meaning("Quantity × unit price, rounded half to even")]
 
 
 class RefundLine(msgspec.Struct, frozen=True):
     """What a refund gives back of one line of its sale; `refunded_quantity` is the line's after this refund."""
 
-    line_id: int
-    sku: str
-    quantity: int
-    amount_minor: int
-    refunded_quantity: int
+    line_id: Annotated[int, meaning("The line of the sale, counted from 1")]
+    sku: Annotated[products.Sku, meaning("The product's SKU when it was sold")]
+    quantity: Annotated[money.Quantity, meaning("How many are given back by this refund")]
+    amount_minor: Annotated[money.Minor, meaning("What this refund gives back for the line")]
+    refunded_quantity: Annotated[money.Quantity, meaning("How many of the line are given back by now, these included")]
 
 
 class UnmatchedLine(msgspec.Struct, frozen=True):
     """What a refund gives back when its sale is not known."""
 
-    line_id: int
-    sku: str
-    product_id: UUID | None
-    quantity: int
-    unit_price: Decimal
-    amount_minor: int
+    line_id: Annotated[int, meaning("The line's number in the refund, counted from 1")]
+    sku: Annotated[products.Sku, meaning("The SKU as the refund names it, which may be of no product here")]
+    product_id: Annotated[products.ProductId, meaning("The product, null if it is not known either")] | None
+    quantity: Annotated[money.Quantity, meaning("How many are given back")]
+    unit_price: Annotated[money.UnitPrice, meaning("What one unit gives back, exact")]
+    amount_minor: Annotated[money.Minor, meaning("Quantity × unit price, rounded half to even")]
 
 
 def check_count(wanted: Sequence[object]) -> None:

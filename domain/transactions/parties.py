@@ -1,13 +1,30 @@
 """Who bought, and why money went back, in the words of whoever recorded it."""
 
+from typing import Annotated, TypeAlias
 from uuid import UUID
 
 from domain import text
+from domain.meaning import meaning
+from domain.personal import Personal
 
 BUYER_REF_LENGTH_MAX = 254  # an e-mail address is a common reference
 # Recorded as ciphertext, a third wider than this.
 BUYER_REF_ENCODED_BYTES_MAX = 512
 REASON_LENGTH_MAX = 500
+
+# The types of an event's fields.
+BuyerId: TypeAlias = Annotated[UUID, meaning("The account of who bought, null if it is not known")]
+AffiliateId: TypeAlias = Annotated[
+    UUID, meaning("The account of the affiliate who brought the buyer, null if nobody did")
+]
+BuyerSubjectId: TypeAlias = Annotated[
+    UUID, meaning("The id under whose key the buyer's reference is encrypted, null if there is no reference")
+]
+BuyerRef: TypeAlias = Annotated[
+    Personal[str],
+    meaning("Who bought, in the words of whoever recorded it, such as a customer number; null if unknown"),
+]
+Reason: TypeAlias = Annotated[str, meaning("Why money went back, null if nothing was said")]
 
 
 def checked_buyer_ref(buyer_ref: str) -> str:

@@ -4,17 +4,26 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
 from eventsourcing.domain import event
 
-from domain import aggregates, external, instants, money, refusals
+from domain import aggregates, external, instants, money, refusals, tenants
 from domain import metadata as free_metadata
-from domain.personal import Personal
+from domain.meaning import meaning
 from domain.transactions import parties
-from domain.transactions.lines import CurrencyMixed, Line, LineWanted, RefundLine, check_count, check_total, priced
+from domain.transactions.lines import (
+    LINES_MAX,
+    CurrencyMixed,
+    Line,
+    LineWanted,
+    RefundLine,
+    check_count,
+    check_total,
+    priced,
+)
 
 
 class Status(StrEnum):
@@ -65,35 +74,41 @@ class Transaction(aggregates.Aggregate):
     TOPIC = "transaction"
 
     class Recorded(aggregates.Aggregate.Created):
+        """Something was sold. Prices and amounts are those of the sale, whatever the products cost later."""
+
         TOPIC = "transaction.recorded"
         SUBJECT = "buyer_subject_id"
-        tenant_id: UUID
-        lines: list[Line]
-        currency: str
-        amount_minor: int
-        buyer_id: UUID | None
-        buyer_subject_id: UUID | None
-        buyer_ref: Personal[str] | None
-        affiliate_id: UUID | None
-        source: str | None
-        external_id: str | None
-        occurred_at: datetime
-        metadata: dict[str, Any]
+        tenant_id: tenants.TenantId
+        lines: Annotated[
+            list[Line], meaning("What was sold, in the order of the lines' ids", unit=f"1 to {LINES_MAX} lines")
+        ]
+        currency: money.Currency
+        amount_minor: Annotated[money.Minor, meaning("The sum of the lines' amounts")]
+        buyer_id: parties.BuyerId | None
+        buyer_subject_id: parties.BuyerSubjectId | None
+        buyer_ref: parties.BuyerRef | None
+        affiliate_id: parties.AffiliateId | None
+        source: external.Source | None
+        external_id: external.ExternalId | None
+        occurred_at: instants.OccurredAt
+        metadata: free_metadata.Metadata
 
     class Refunded(aggregates.Aggregate.Event):
+        """Some or all of the sale was given back."""
+
         TOPIC = "transaction.refunded"
-        refund_id: UUID
-        lines: list[RefundLine]
-        amount_minor: int
-        refunded_minor: int  # of the whole transaction, this refund included
-        status: str
-        currency: str
-        reason: str | None
-        source: str | None
-        external_id: str | None
-        occurred_at: datetime
-        buyer_id: UUID | None
-        affiliate_id: UUID | None
+        refund_id: Annotated[UUID, meaning("This refund")]
+        lines: Annotated[list[RefundLine], meaning("What is given back of which line", unit=f"1 to {LINES_MAX} lines")]
+        amount_minor: Annotated[money.Minor, meaning("What this refund gives back")]
+        refunded_minor: Annotated[money.Minor, meaning("Given back of the whole transaction, this refund included")]
+        status: Annotated[str, meaning(f"Of the transaction after it: {', '.join(list(Status)[1:])}")]
+        currency: Annotated[money.Currency, meaning("The currency of the sale")]
+        reason: parties.Reason | None
+        source: external.Source | None
+        external_id: external.ExternalId | None
+        occurred_at: instants.OccurredAt
+        buyer_id: Annotated[parties.BuyerId, meaning("The buyer of the sale")] | None
+        affiliate_id: Annotated[parties.AffiliateId, meaning("The affiliate of the sale")] | None
 
     @event(Recorded)
     def __init__(

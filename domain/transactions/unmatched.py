@@ -2,14 +2,22 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Annotated
 from uuid import UUID
 
 from eventsourcing.domain import event
 
-from domain import aggregates, external, instants
-from domain.personal import Personal
+from domain import aggregates, external, instants, money, tenants
+from domain.meaning import meaning
 from domain.transactions import parties
-from domain.transactions.lines import UnmatchedLine, UnmatchedLineWanted, check_count, check_total, priced
+from domain.transactions.lines import (
+    LINES_MAX,
+    UnmatchedLine,
+    UnmatchedLineWanted,
+    check_count,
+    check_total,
+    priced,
+)
 
 
 class Refund(aggregates.Aggregate):
@@ -18,18 +26,20 @@ class Refund(aggregates.Aggregate):
     TOPIC = "refund"
 
     class Recorded(aggregates.Aggregate.Created):
+        """Money was given back, and for which sale is not known."""
+
         TOPIC = "refund.recorded"
         SUBJECT = "buyer_subject_id"
-        tenant_id: UUID
-        lines: list[UnmatchedLine]
-        amount_minor: int
-        currency: str
-        reason: str | None
-        source: str | None
-        external_id: str | None
-        occurred_at: datetime
-        buyer_subject_id: UUID | None
-        buyer_ref: Personal[str] | None
+        tenant_id: tenants.TenantId
+        lines: Annotated[list[UnmatchedLine], meaning("What is given back", unit=f"1 to {LINES_MAX} lines")]
+        amount_minor: Annotated[money.Minor, meaning("The sum of the lines' amounts")]
+        currency: money.Currency
+        reason: parties.Reason | None
+        source: external.Source | None
+        external_id: external.ExternalId | None
+        occurred_at: instants.OccurredAt
+        buyer_subject_id: parties.BuyerSubjectId | None
+        buyer_ref: parties.BuyerRef | None
 
     @event(Recorded)
     def __init__(

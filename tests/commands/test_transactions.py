@@ -6,6 +6,7 @@ from uuid import UUID
 import pytest
 
 from commands import products, transactions
+from domain import refusals
 from domain import transactions as domain_transactions
 from ledger import errors, ids
 from tests.world import World, caller
@@ -98,3 +99,32 @@ async def test_a_refund_without_its_sale_stands_on_its_own(world: World, tenant_
     receipt = await transactions.record_refund(command, caller(tenant_id), world.ledger)
     (line,) = receipt.aggregate.lines
     assert (line.product_id, line.amount_minor, receipt.aggregate.buyer_ref) == (product_id, 1700, "17850")
+
+
+async def test_a_refund_decided_on_an_old_version_is_refused(world: World, tenant_id: UUID) -> None:
+    await list_mug(world, tenant_id)
+    sold = (await transactions.record(sale(), caller(tenant_id), world.ledger)).aggregate
+    one = [transactions.RefundLineOrdered(line_id=1, quantity=1)]
+    decided = transactions.Refund(transaction_id=sold.id, lines=one, version=1)
+    await transactions.refund(decided, caller(tenant_id), world.ledger)
+    with pytest.raises(errors.VersionConflict):
+        await transactions.refund(decided, caller(tenant_id), world.ledger)
+    assert (await world.ledger.load(domain_transactions.Transaction, tenant_id, sold.id)).left(1) == 2
+
+
+@pytest.mark.parametrize("field", ["buyer_id", "affiliate_id"])
+async def test_a_commission_cannot_go_to_somebody_who_does_not_exist(world: World, tenant_id: UUID, field: str) -> None:
+    """Nor to somebody of another tenant."""
+    await list_mug(world, tenant_id)
+    with pytest.raises(transactions.AccountUnknown) as refused:
+        await transactions.record(sale(**{field: ids.new_id()}), caller(tenant_id), world.ledger)
+    assert list(refused.value.fields) == [field]
+
+
+@pytest.mark.parametrize("price", ["NaN", "sNaN", "Infinity", "-1", "1E-7"])
+async def test_what_is_no_price_is_refused_whoever_asks(world: World, tenant_id: UUID, price: str) -> None:
+    await list_mug(world, tenant_id)
+    wrong = [transactions.LineOrdered(sku="MUG", quantity=1, unit_price=Decimal(price))]
+    for sets_prices in (False, True):
+        with pytest.raises(refusals.Invalid):
+            await transactions.record(sale(lines=wrong, sets_prices=sets_prices), caller(tenant_id), world.ledger)

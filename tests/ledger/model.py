@@ -43,10 +43,10 @@ class Model:
     def append(self, command: Command) -> Decision:
         """Decides, and applies what is accepted."""
         tenant = command.tenant
-        if any(_leaf_bytes(event) > chain.LEAF_BYTES_MAX for event in command.events):
-            return Decision(TOO_LARGE)
         if tenant not in self.events:
             return Decision(TENANT_UNKNOWN)
+        if any(_leaf_bytes(event) > chain.LEAF_BYTES_MAX for event in command.events):
+            return Decision(TOO_LARGE)
         stored = self.commands.get((tenant, command.id))
         if stored is not None:
             fingerprint, outcome, position = stored

@@ -357,16 +357,6 @@ def test_recorded_times_never_go_back_though_the_clock_does(app: App, owner: App
     calls.assert_good(projector, tenant, 2)
 
 
-def test_the_time_is_taken_once_the_head_is_held(app: App, owner: App, tenant: UUID) -> None:
-    """Taken before, it could be earlier than that of the event which the lock was waiting for."""
-    with app.transaction():
-        (opened,) = app.execute("SELECT now()").fetchone() or (None,)
-        (answer,) = calls.append(app, made(tenant, X))
-    assert opened is not None
-    assert answer.recorded_at is not None
-    assert answer.recorded_at > opened
-
-
 def test_a_rolled_back_append_leaves_nothing(app: App, owner: App, projector: App, tenant: UUID) -> None:
     before = calls.contents(owner)
     with app.transaction(force_rollback=True):

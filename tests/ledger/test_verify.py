@@ -143,6 +143,17 @@ def rehash(owner: App, tenant: UUID, start: int) -> None:
         )
 
 
+def set_back_in_time(owner: App, tenant: UUID) -> None:
+    """All that follows is hashed again, and the head with it: only the times give it away."""
+    tampered(f"UPDATE ledger.events SET recorded_at = '2001-01-01' {AT} 5")(owner, tenant)
+    rehash(owner, tenant, 5)
+    owner.execute(
+        "UPDATE ledger.heads h SET hash = e.hash FROM ledger.events e"
+        " WHERE h.tenant_id = %s AND e.tenant_id = h.tenant_id AND e.position = h.position",
+        (tenant,),
+    )
+
+
 HEAD = "UPDATE ledger.heads SET {} WHERE tenant_id = $t"
 TAMPERINGS: dict[str, tuple[Tamper, int]] = {
     "the first event is gone": (tampered(f"DELETE FROM ledger.events {AT} 1"), 1),
@@ -154,6 +165,7 @@ TAMPERINGS: dict[str, tuple[Tamper, int]] = {
     "an event stands past the head": (lambda owner, tenant: rehash(owner, tenant, EVENTS + 1), EVENTS + 1),
     "all events from the fifth on are rewritten, the head is not": (lambda owner, tenant: rehash(owner, tenant, 5), 7),
     "all events are rewritten, the head is not": (lambda owner, tenant: rehash(owner, tenant, 1), 7),
+    "an event was recorded before the one that it follows": (set_back_in_time, 5),
     "the head is set back": (tampered(HEAD.format("position = 5")), 6),
     "the head is set forward": (tampered(HEAD.format("position = 9")), 8),
     "the head has another hash": (tampered(HEAD.format(f"hash = {FLIP_LAST.format('hash')}")), 7),

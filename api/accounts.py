@@ -1,0 +1,206 @@
+"""Register, log in, refresh, log out, and who one is."""
+
+import ipaddress
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+from litestar import Controller, Response, get, post
+from litestar.di import NamedDependency
+from litestar.params import JSONBody
+
+from api import answers, asked, bodies, errors, tokens
+from api.asked import HttpRequest, Reader, Sender
+from api.parts import Parts
+from api.rights import may
+from commands import accounts as commands
+from commands import tenants as tenant_commands
+from domain import accounts, tenants
+
+NO_STORE = {"Cache-Control": "no-store"}  # tokens lie in no cache (RFC 6749, 5.1)
+
+
+class RegisterBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`tenant` is a slug; without it the host name says it, or the installation's default."""
+
+    email: str
+    name: str
+    password: str
+    tenant: str | None = None
+
+
+class LogInBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`tenant` as for registering."""
+
+    email: str
+    password: str
+    tenant: str | None = None
+
+
+class RefreshBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    refresh_token: str
+
+
+class User(msgspec.Struct, frozen=True, kw_only=True):
+    id: UUID
+    email: str
+    name: str
+    role: str
+    tenant_id: UUID
+    inserted_at: datetime
+    updated_at: datetime
+
+
+class Session(msgspec.Struct, frozen=True, kw_only=True):
+    """`expires_in` seconds of the access token. The refresh token is good once."""
+
+    access_token: str
+    refresh_token: str
+    token_type: str
+    expires_in: int
+    user: User
+
+
+class AuthController(Controller):
+    path = "/auth"
+    tags = ("accounts",)
+
+    @post(
+        "/register",
+        operation_id="register",
+        operation_class=answers.LogInOperation,
+        dto=bodies.named("user", RegisterBody),
+    )
+    async def register(
+        self, data: JSONBody[RegisterBody], request: HttpRequest, parts: NamedDependency[Parts]
+    ) -> Response[answers.Data[Session]]:
+        """Make an account with the role user, and log it in."""
+        tenant_id = await _tenant(data.tenant, request, parts)
+        if tenant_id == tenants.PLATFORM_ID:
+            text = "Nobody registers in the platform's own tenant. Name the tenant that you belong to."
+            raise errors.RequestRefused(errors.INVALID, text, {"tenant": [text]})
+        command = commands.Register(email=data.email, name=data.name, password=data.password)
+        made = await commands.register(command, asked.nobody(request, tenant_id), parts.ledger, parts.passwords)
+        logged_in = await commands.start_session(made.aggregate, asked.nobody(request, tenant_id), parts.ledger)
+        return _answer(logged_in, tenant_id, request, parts, status=201)
+
+    @post(
+        "/login",
+        operation_id="logIn",
+        operation_class=answers.LogInOperation,
+        dto=bodies.named("user", LogInBody),
+        status_code=200,
+    )
+    async def log_in(
+        self, data: JSONBody[LogInBody], request: HttpRequest, parts: NamedDependency[Parts]
+    ) -> Response[answers.Data[Session]]:
+        """Begin a session. A wrong address and a wrong password are refused alike, 401."""
+        tenant_id = await _tenant(data.tenant, request, parts)
+        command = commands.LogIn(email=data.email, password=data.password)
+        logged_in = await commands.log_in(command, asked.nobody(request, tenant_id), parts.ledger, parts.passwords)
+        return _answer(logged_in, tenant_id, request, parts, status=200)
+
+    @post(
+        "/refresh",
+        operation_id="refresh",
+        operation_class=answers.LogInOperation,
+        dto=bodies.named("session", RefreshBody),
+        status_code=200,
+    )
+    async def refresh(
+        self, data: JSONBody[RefreshBody], request: HttpRequest, parts: NamedDependency[Parts]
+    ) -> Response[answers.Data[Session]]:
+        """New tokens for a refresh token, which is good no longer then."""
+        tenant_id = commands.tenant_of(data.refresh_token)
+        caller = asked.nobody(request, tenant_id)
+        return _answer(
+            await commands.refresh(data.refresh_token, caller, parts.ledger), tenant_id, request, parts, status=200
+        )
+
+    @post(
+        "/logout",
+        operation_id="logOut",
+        operation_class=answers.Command,
+        guards=[may("session:end")],
+        status_code=204,
+    )
+    async def log_out(self, sender: NamedDependency[Sender]) -> Response[None]:
+        """End the session: its refresh token is good no longer, its access token until it expires."""
+        receipt = await commands.log_out(sender.who.session_id, sender.caller, sender.ledger)
+        return answers.nothing(sender.shown(receipt.position))
+
+
+class UserController(Controller):
+    path = "/users"
+    tags = ("accounts",)
+
+    @get("/me", operation_id="showMe", operation_class=answers.Query, guards=[may("account:read")])
+    async def me(self, reader: NamedDependency[Reader]) -> Response[answers.Data[User]]:
+        """Whose token this is."""
+        head = await reader.head()
+        account = await commands.show(reader.who.account_id, reader.tenant_id, reader.parts.ledger)
+        return answers.one(_user(account), reader.shown(head), version=account.version)
+
+
+def _answer(
+    logged_in: commands.LoggedIn, tenant_id: UUID, request: HttpRequest, parts: Parts, status: int
+) -> Response[answers.Data[Session]]:
+    account, session = logged_in.account, logged_in.session
+    access_tokens: tokens.AccessTokens = request.app.state.access_tokens
+    access_token = access_tokens.issue(
+        tenant_id=tenant_id, account_id=account.id, role=account.role, session_id=session.aggregate.id
+    )
+    body = Session(
+        access_token=access_token,
+        refresh_token=logged_in.refresh_token,
+        token_type="Bearer",
+        expires_in=tokens.LIFETIME_S,
+        user=_user(account),
+    )
+    position = asked.shown(parts, access_tokens.verify(access_token), session.position)
+    return Response(answers.Data(body), status_code=status, headers={**answers.headers(position), **NO_STORE})
+
+
+def _user(account: accounts.Account) -> User:
+    return User(
+        id=account.id,
+        email=account.email,
+        name=account.name,
+        role=account.role,
+        tenant_id=account.tenant_id,
+        inserted_at=account.created_on,
+        updated_at=account.modified_on,
+    )
+
+
+async def _tenant(slug: str | None, request: HttpRequest, parts: Parts) -> UUID:
+    """The body's word, else the host's, else the installation's. Raises SlugUnknown, RequestRefused."""
+    if slug is not None:
+        return await tenant_commands.find(slug, parts.ledger)
+    of_host = slug_of_host(request.headers.get("host", ""))
+    if of_host is not None:
+        try:
+            return await tenant_commands.find(of_host, parts.ledger)
+        except tenant_commands.SlugUnknown:
+            pass  # a host name such as www.example.com names no tenant
+    if parts.default_tenant is not None:
+        return await tenant_commands.find(parts.default_tenant, parts.ledger)
+    text = 'Nothing says which tenant is meant. Add "tenant" with its slug.'
+    raise errors.RequestRefused(errors.INVALID, text, {"tenant": [text]})
+
+
+def slug_of_host(host: str) -> str | None:
+    """The first label of a name with three or more, or under localhost; addresses have none."""
+    name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
+    labels = name.lower().rstrip(".").split(".")
+    if _is_address(name) or not (len(labels) >= 3 or (len(labels) == 2 and labels[1] == "localhost")):
+        return None
+    return labels[0]
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True

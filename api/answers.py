@@ -1,0 +1,183 @@
+"""Answers: the envelope, the headers, and the OpenAPI that all operations share."""
+
+import dataclasses
+from typing import ClassVar, Generic, TypeVar
+from uuid import UUID
+
+import msgspec
+from litestar import Response
+from litestar.openapi.spec import (
+    OpenAPIHeader,
+    OpenAPIMediaType,
+    OpenAPIResponse,
+    OpenAPIType,
+    Operation,
+    Parameter,
+    Reference,
+    Schema,
+)
+
+from api import cursors, errors
+
+T = TypeVar("T")
+
+
+class Data(msgspec.Struct, Generic[T], frozen=True):
+    """One resource."""
+
+    data: T
+
+
+class PageMeta(msgspec.Struct, frozen=True):
+    """`next_cursor` leads to the next page, null at the end."""
+
+    next_cursor: str | None
+
+
+class Page(msgspec.Struct, Generic[T], frozen=True):
+    """At most `limit` resources."""
+
+    data: list[T]
+    meta: PageMeta
+
+
+def one(resource: T, position: int | str, *, version: int | None = None) -> Response[Data[T]]:
+    """200."""
+    return Response(Data(resource), headers=headers(position, version))
+
+
+def page(resources: list[T], next_id: UUID | None, position: int | str) -> Response[Page[T]]:
+    """200."""
+    return Response(Page(resources, PageMeta(cursors.encode(next_id))), headers=headers(position))
+
+
+def created(resource: T, position: int | str, location: str, *, version: int | None = None) -> Response[Data[T]]:
+    """201."""
+    return Response(Data(resource), status_code=201, headers={**headers(position, version), "Location": location})
+
+
+def nothing(position: int | str) -> Response[None]:
+    """204."""
+    return Response(None, status_code=204, headers=headers(position))
+
+
+def headers(position: int | str, version: int | None = None) -> dict[str, str]:
+    if version is None:
+        return {"X-Position": str(position)}
+    return {"X-Position": str(position), "ETag": f'"{version}"'}
+
+
+def _header(name: str, description: str) -> Parameter:
+    return Parameter(
+        name=name, param_in="header", required=False, description=description, schema=Schema(type=OpenAPIType.STRING)
+    )
+
+
+_TEXT = Schema(type=OpenAPIType.STRING)
+_PROBLEM = Schema(
+    title="Problem",
+    type=OpenAPIType.OBJECT,
+    description="Problem details for HTTP APIs (RFC 9457).",
+    required=["type", "title", "status", "detail", "errors"],
+    properties={
+        "type": _TEXT,
+        "title": _TEXT,
+        "status": Schema(type=OpenAPIType.INTEGER),
+        "detail": _TEXT,
+        "errors": Schema(
+            type=OpenAPIType.OBJECT,
+            description='{field: [messages]}, or {"detail": message} where no field is to blame.',
+            additional_properties=Schema(one_of=[_TEXT, Schema(type=OpenAPIType.ARRAY, items=_TEXT)]),
+        ),
+    },
+)
+_DESCRIPTIONS = {
+    400: "It cannot be read.",
+    401: "No access token, or none that is good.",
+    403: "The role lacks the right.",
+    404: "There is none, in this tenant.",
+    409: "What is recorded forbids it, or it was changed meanwhile.",
+    410: "Too far behind: fetch what the queries give and begin anew.",
+    412: "It is no longer the version of If-Match.",
+    413: "The body is larger than 1 MiB, or an event would be larger than 64 KiB.",
+    415: "The body is not application/json.",
+    422: "A value breaks a rule.",
+    500: "A bug. Nothing was kept.",
+    503: "Not now: try again after Retry-After seconds.",
+}
+PROBLEMS: dict[str, OpenAPIResponse | Reference] = {
+    f"Problem{status}": OpenAPIResponse(
+        description=description, content={errors.MEDIA_TYPE: OpenAPIMediaType(schema=_PROBLEM)}
+    )
+    for status, description in _DESCRIPTIONS.items()
+}
+"""The document's shared responses, by the names that operations refer to."""
+
+
+@dataclasses.dataclass
+class PublicOperation(Operation):
+    """Documents what the framework does not see. Subclasses say more."""
+
+    statuses: ClassVar[tuple[int, ...]] = (400, 422, 500, 503)
+    header_parameters: ClassVar[tuple[Parameter, ...]] = ()
+    open_to_all: ClassVar[bool] = True
+    position_shown: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        statuses = set(self.statuses)
+        if self.request_body is not None:
+            statuses |= {413, 415, 422}
+        if any(isinstance(each, Parameter) and each.param_in == "path" for each in self.parameters or ()):
+            statuses.add(404)
+        self.parameters = [*(self.parameters or ()), *self.header_parameters] or None
+        responses: dict[str, OpenAPIResponse | Reference] = dict(self.responses or {})
+        if isinstance(nothing_said := responses.get("204"), OpenAPIResponse):
+            nothing_said.content = None  # the framework documents a body of type null
+        if self.position_shown:
+            for good in responses.values():
+                if isinstance(good, OpenAPIResponse):
+                    good.headers = {**(good.headers or {}), "X-Position": OpenAPIHeader(schema=_TEXT)}
+        for status in sorted(statuses):
+            responses[str(status)] = Reference(ref=f"#/components/responses/Problem{status}")
+        self.responses = responses
+        self.security = [] if self.open_to_all else [{"bearer": []}]
+
+
+@dataclasses.dataclass
+class Plain(PublicOperation):
+    """Takes nothing."""
+
+    statuses = (500,)
+
+
+@dataclasses.dataclass
+class LogInOperation(PublicOperation):
+    statuses = (400, 401, 409, 422, 500, 503)
+
+
+@dataclasses.dataclass
+class Query(PublicOperation):
+    statuses = (400, 401, 403, 422, 500, 503)
+    header_parameters = (
+        _header("X-Position", "The answer shows at least this position: the value of an earlier answer's X-Position."),
+    )
+    open_to_all = False
+    position_shown = True
+
+
+@dataclasses.dataclass
+class Command(PublicOperation):
+    statuses = (400, 401, 403, 409, 412, 413, 422, 500, 503)
+    header_parameters = (
+        _header("Idempotency-Key", "A repeat with the same key and the same request has the first one's answer."),
+        _header("If-Match", "The ETag that the change was decided upon."),
+    )
+    open_to_all = False
+    position_shown = True
+
+
+@dataclasses.dataclass
+class Subscription(PublicOperation):
+    statuses = (400, 401, 403, 410, 422, 500, 503)
+    header_parameters = (_header("Last-Event-ID", "Where to go on: the id of the last message that was received."),)
+    open_to_all = False

@@ -1,0 +1,74 @@
+"""The application: routes, dependencies, errors."""
+
+from typing import Any
+
+from litestar import Litestar, Router
+from litestar.datastructures import State
+from litestar.di import Provide
+from litestar.types import Message, Scope
+
+from api import accounts, asked, bodies, errors, health, ledger, products, refunds, schema, tenants, tokens
+from api.feed import controller as feed
+from api.feed.feed import Feed
+from api.parts import Parts
+from api.transactions.controller import TransactionController
+
+PREFIX = "/api/v1"
+
+
+def create_app(parts: Parts) -> Litestar:
+    """An ASGI application with a lifespan. It starts nothing of `parts` and closes nothing of it."""
+    access_tokens = tokens.AccessTokens(parts.signing_seed)
+    listeners = Feed(parts)
+
+    async def provide_parts() -> Parts:
+        return parts
+
+    return Litestar(
+        [
+            health.health,
+            health.ready,
+            health.keys,
+            Router(
+                PREFIX,
+                route_handlers=[
+                    accounts.AuthController,
+                    accounts.UserController,
+                    tenants.TenantController,
+                    products.ProductController,
+                    TransactionController,
+                    refunds.RefundController,
+                    ledger.LedgerController,
+                    feed.FeedController,
+                ],
+            ),
+        ],
+        dependencies={
+            "parts": Provide(provide_parts),
+            "sender": Provide(asked.sender),
+            "reader": Provide(asked.reader),
+        },
+        before_send=[_say_request_id],
+        exception_handlers={Exception: errors.answer},
+        logging_config=None,  # what fails unexpectedly is logged by `errors`, by the standard library
+        on_shutdown=[listeners.close],
+        openapi_config=schema.config(parts.version),
+        request_max_body_size=bodies.BODY_BYTES_MAX,
+        return_dto=None,
+        state=State(
+            {"access_tokens": access_tokens, "authenticate": access_tokens.authenticate, "feed": listeners},
+            deep_copy=False,
+        ),
+    )
+
+
+async def _say_request_id(message: Message, scope: Scope) -> None:
+    if message["type"] == "http.response.start":
+        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"").decode("latin-1")
+        known_as = asked.request_id(_state(scope), given)
+        message["headers"] = [*message["headers"], (b"x-request-id", known_as.encode())]
+
+
+def _state(scope: Scope) -> dict[str, Any]:
+    state: dict[str, Any] = scope.setdefault("state", {})
+    return state

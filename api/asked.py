@@ -1,0 +1,173 @@
+"""What a handler is given about the request: who asks, under which command id, and which position must be shown."""
+
+import hashlib
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, TypeAlias
+from uuid import UUID
+
+from litestar import Request
+from litestar.datastructures import State
+from litestar.di import NamedDependency
+
+from api import errors
+from api.parts import Parts
+from api.rights import Who
+from ledger import ids
+from ledger.caller import Caller
+from projections import reading
+
+HttpRequest: TypeAlias = Request[Who, Any, State]
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}")
+POSITION_NUMBER = re.compile(r"[0-9]{1,18}")
+VERSION_TAG = re.compile(r"\"([0-9]{1,9})\"")
+
+
+def request_id(state: dict[str, Any], given: str | None) -> str:
+    """The caller's, if it is one that may stand in a log, else a new one. `state` is the scope's: one id a request."""
+    known: str | None = state.get("request_id")
+    if known is None:
+        known = given if given is not None and REQUEST_ID.fullmatch(given) else str(ids.new_id())
+        state["request_id"] = known
+    return known
+
+
+async def _caller_of(request: HttpRequest, who: Who) -> Caller:
+    """The same Idempotency-Key with the same request gives the same command id and fingerprint. Raises RequestRefused."""
+    key = request.headers.get("idempotency-key")
+    known_as = request_id(request.scope["state"], request.headers.get("x-request-id"))
+    if key is None:
+        return _caller(who, ids.new_id(), b"", known_as)
+    if IDEMPOTENCY_KEY.fullmatch(key) is None:
+        text = f"The idempotency key {key[:40]!r} is not 1 to 255 printable ASCII characters. Use a UUID."
+        raise errors.RequestRefused(errors.INVALID, text, {"Idempotency-Key": [text]})
+    route = f"{request.method} {request.scope['path_template']}"
+    command_id = ids.derived_id(who.tenant_id.bytes, who.account_id.bytes, route.encode(), key.encode())
+    asked = b"\0".join((request.method.encode(), request.scope["path"].encode(), await request.body()))
+    return _caller(who, command_id, hashlib.sha256(asked).digest(), known_as)
+
+
+def _caller(who: Who, command_id: UUID, fingerprint: bytes, known_as: str) -> Caller:
+    return Caller(
+        tenant_id=who.tenant_id,
+        actor_id=who.account_id,
+        role=who.role,
+        session_id=who.session_id,
+        command_id=command_id,
+        fingerprint=fingerprint,
+        correlation_id=command_id,
+        request_id=known_as,
+    )
+
+
+def nobody(request: HttpRequest, tenant_id: UUID) -> Caller:
+    """Whoever registers, logs in or refreshes: no account yet, and a repeat is a new attempt."""
+    command_id = ids.new_id()
+    known_as = request_id(request.scope["state"], request.headers.get("x-request-id"))
+    return Caller(
+        tenant_id=tenant_id,
+        actor_id=None,
+        role="anonymous",
+        command_id=command_id,
+        correlation_id=command_id,
+        request_id=known_as,
+    )
+
+
+def _version(given: str | None) -> int | None:
+    """From If-Match. Raises RequestRefused for a tag that is none of ours: it names no version that there is."""
+    if given is None or given.strip() == "*":
+        return None
+    tag = VERSION_TAG.fullmatch(given.strip())
+    if tag is None:
+        raise errors.RequestRefused(
+            errors.STALE, f'If-Match {given[:40]} names no version. Send one ETag as it was given, such as "3".'
+        )
+    return int(tag.group(1))
+
+
+class Sender:
+    """A command: who sends it, under which id, and the version that it was decided upon, None if any will do."""
+
+    def __init__(self, parts: Parts, who: Who, caller: Caller, version: int | None) -> None:
+        self.parts = parts
+        self.who = who
+        self.caller = caller
+        self.version = version
+        self.ledger = parts.ledger
+
+    def shown(self, position: int) -> int | str:
+        """A position as this caller may see it."""
+        return shown(self.parts, self.who, position)
+
+
+async def sender(request: HttpRequest, parts: NamedDependency[Parts]) -> Sender:
+    """Raises RequestRefused."""
+    who: Who = request.scope["user"]
+    return Sender(parts, who, await _caller_of(request, who), _version(request.headers.get("if-match")))
+
+
+class Reader:
+    """A query: who asks, and the position that its answer must show at least."""
+
+    def __init__(self, parts: Parts, who: Who, wanted: str | None) -> None:
+        self.parts = parts
+        self.who = who
+        self.tenant_id = who.tenant_id
+        self._wanted = wanted
+
+    @asynccontextmanager
+    async def views(self, *views: str) -> AsyncIterator[reading.Connection]:
+        """A connection on which these views show what was asked for.
+
+        Raises RequestRefused at once for a position that there is not, PositionTokenInvalid, ViewBehind, TooManyWaiters.
+        """
+        if self._wanted is not None:
+            position = number(self.parts, self.who, self._wanted)
+            if any(self.parts.reached.at(self.tenant_id, view) < position for view in views):
+                await self._check_exists(position)
+                await self.parts.reached.wait(self.tenant_id, views, position)
+        async with self.parts.pool.connection() as connection:
+            yield connection
+
+    async def head(self) -> int:
+        """The stream's end before aggregates or entries are read, which therefore show at least that much.
+
+        Raises RequestRefused, PositionTokenInvalid.
+        """
+        if self._wanted is not None:
+            return await self._check_exists(number(self.parts, self.who, self._wanted))
+        return (await self.parts.ledger.head(self.tenant_id)).position
+
+    def shown(self, position: int) -> int | str:
+        """A position as this caller may see it."""
+        return shown(self.parts, self.who, position)
+
+    async def _check_exists(self, position: int) -> int:
+        head = (await self.parts.ledger.head(self.tenant_id)).position
+        if position > head:
+            text = f"X-Position {self._wanted} lies beyond the end of the stream. Use the value of an answer as it was given."
+            raise errors.RequestRefused(errors.MALFORMED, text, {"X-Position": [text]})
+        return head
+
+
+def shown(parts: Parts, who: Who, position: int) -> int | str:
+    """The number for who may read the ledger; for all others a token that says nothing."""
+    return position if who.may("ledger:read") else parts.tokens.token(who.tenant_id, position)
+
+
+def number(parts: Parts, who: Who, shown_as: str) -> int:
+    """The position behind what was shown: a token, or the number for who may read the ledger.
+
+    Raises PositionTokenInvalid.
+    """
+    if POSITION_NUMBER.fullmatch(shown_as) and who.may("ledger:read"):
+        return int(shown_as)
+    return parts.tokens.position(who.tenant_id, shown_as)
+
+
+async def reader(request: HttpRequest, parts: NamedDependency[Parts]) -> Reader:
+    return Reader(parts, request.scope["user"], request.headers.get("x-position"))

@@ -1,0 +1,91 @@
+"""Whether the process is well, whether it should get requests, and the key that its tokens are checked with."""
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import msgspec
+import psycopg
+from litestar import Response, get
+from litestar.di import NamedDependency
+from litestar.openapi.datastructures import ResponseSpec
+
+from api import answers
+from api.asked import HttpRequest
+from api.parts import Parts
+
+DATABASE_ANSWERS_S_MAX = 2.0
+KEYS_CACHED_S = 300
+"""How long others may keep the keys; a new key is published for longer than this before it signs."""
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    status: Literal["healthy", "unhealthy"]
+    timestamp: datetime
+    database: Literal["connected", "disconnected"]
+    version: str
+
+
+class Readiness(msgspec.Struct, frozen=True, kw_only=True):
+    """`waiting_for` says why not, one sentence each."""
+
+    status: Literal["ready", "not ready"]
+    waiting_for: list[str]
+
+
+@get(
+    "/health",
+    operation_id="health",
+    operation_class=answers.Plain,
+    tags=["operation"],
+    responses={503: ResponseSpec(Health, description="The database is gone.")},
+)
+async def health(parts: NamedDependency[Parts]) -> Response[Health]:
+    """503 when the database is gone."""
+    connected = await _database_answers(parts)
+    body = Health(
+        status="healthy" if connected else "unhealthy",
+        timestamp=datetime.now(UTC),
+        database="connected" if connected else "disconnected",
+        version=parts.version,
+    )
+    return _unstored(Response(body, status_code=200 if connected else 503))
+
+
+@get(
+    "/ready",
+    operation_id="ready",
+    operation_class=answers.Plain,
+    tags=["operation"],
+    responses={503: ResponseSpec(Readiness, description="Not yet, or no longer.")},
+)
+async def ready(parts: NamedDependency[Parts]) -> Response[Readiness]:
+    """503 until requests can be answered: database, migrations, projectors; and again when the process stops."""
+    waiting_for = list(parts.not_ready())
+    if parts.stopping.is_set():
+        waiting_for.append("The process is stopping.")
+    if not await _database_answers(parts):
+        waiting_for.append("The database does not answer.")
+    body = Readiness(status="not ready" if waiting_for else "ready", waiting_for=waiting_for)
+    return _unstored(Response(body, status_code=503 if waiting_for else 200))
+
+
+@get("/.well-known/jwks.json", operation_id="keys", operation_class=answers.Plain, tags=["accounts"])
+async def keys(request: HttpRequest) -> Response[dict[str, list[dict[str, Any]]]]:
+    """The public keys of access tokens, as a JWK set (RFC 7517)."""
+    headers = {"Cache-Control": f"public, max-age={KEYS_CACHED_S}"}
+    return Response(request.app.state.access_tokens.key_set, headers=headers)
+
+
+async def _database_answers(parts: Parts) -> bool:
+    try:
+        async with asyncio.timeout(DATABASE_ANSWERS_S_MAX), parts.pool.connection() as connection:
+            await connection.execute("SELECT 1")
+    except (TimeoutError, psycopg.Error):
+        return False
+    return True
+
+
+def _unstored(response: Response[Any]) -> Response[Any]:
+    response.headers["Cache-Control"] = "no-store"
+    return response

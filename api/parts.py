@@ -1,0 +1,28 @@
+"""What the HTTP side stands on. The process makes it; nothing in this package reads the environment."""
+
+import asyncio
+import dataclasses
+from collections.abc import Callable, Sequence
+
+from commands.passwords import Passwords
+from ledger.positions import Tokens
+from ledger.store import Ledger, Pool
+from ledger.waker import Waker
+from projections.positions import Reached
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Parts:
+    """One a process. Whoever makes it starts and closes what is in it, after the application has been shut down."""
+
+    ledger: Ledger
+    passwords: Passwords
+    pool: Pool  # of the app role, in autocommit
+    reached: Reached  # how far the views are
+    waker: Waker
+    tokens: Tokens  # positions for outsiders
+    signing_seed: bytes  # of the Ed25519 key that access tokens are signed with; 32 bytes, the same on every node
+    default_tenant: str | None  # the slug of whoever names no tenant
+    version: str
+    stopping: asyncio.Event  # set before the server waits for its connections: streams end then
+    not_ready: Callable[[], Sequence[str]] = lambda: ()  # why this process should get no requests yet; empty: it may

@@ -1,0 +1,1 @@
+"""Sales: record, query, refund, sum up."""

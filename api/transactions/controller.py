@@ -1,0 +1,136 @@
+"""The routes of sales."""
+
+from datetime import date
+from typing import Annotated
+from uuid import UUID
+
+from litestar import Controller, Response, delete, get, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
+
+from api import answers, cursors, errors, refunds, versions
+from api import bodies as request_bodies
+from api.asked import Reader, Sender
+from api.rights import may
+from api.transactions import bodies, resources, visibility
+from commands import transactions as commands
+from ledger import errors as ledger_errors
+from projections import sales as sales_view
+from projections import transactions as view
+
+PATH = "/api/v1/transactions"
+
+
+class TransactionController(Controller):
+    path = "/transactions"
+    tags = ("transactions",)
+
+    @get(operation_id="listTransactions", operation_class=answers.Query, guards=[may("transactions:read")])
+    async def index(
+        self,
+        reader: NamedDependency[Reader],
+        limit: Annotated[int, QueryParameter(ge=1, le=cursors.LIMIT_MAX)] = cursors.LIMIT_DEFAULT,
+        cursor: FromQuery[str | None] = None,
+    ) -> Response[answers.Page[resources.Transaction]]:
+        """Sales, the newest first: those of which the caller is buyer or affiliate, for admins all."""
+        before = cursors.decode(cursor)
+        person = visibility.person(reader.who)
+        async with reader.views(view.NAME) as connection:
+            found = await view.page(connection, reader.tenant_id, before, limit, visible_to=person)
+        rows = [resources.of_row(row, reader.shown(row.position)) for row in found.rows]
+        return answers.page(rows, found.next, reader.shown(found.position))
+
+    @post(
+        operation_id="recordTransaction",
+        operation_class=answers.Command,
+        guards=[may("transactions:write")],
+        dto=request_bodies.named("transaction", bodies.TransactionBody),
+    )
+    async def record(
+        self,
+        data: JSONBody[bodies.TransactionBody],
+        sender: NamedDependency[Sender],
+    ) -> Response[answers.Data[resources.Transaction]]:
+        """Record a sale. Others than admins record what they buy themselves, at the catalogue's prices."""
+        receipt = await commands.record(bodies.record(data, sender.who), sender.caller, sender.ledger)
+        sale = receipt.aggregate
+        resource = resources.of_aggregate(sale, sender.shown(receipt.position))
+        return answers.created(resource, resource.position, f"{PATH}/{sale.id}", version=sale.version)
+
+    @get(
+        "/summary",
+        operation_id="summariseTransactions",
+        operation_class=answers.Query,
+        guards=[may("transactions:summary")],
+    )
+    async def summary(
+        self,
+        reader: NamedDependency[Reader],
+        first: Annotated[date | None, QueryParameter(name="from")] = None,
+        last: Annotated[date | None, QueryParameter(name="to")] = None,
+    ) -> Response[resources.Summary]:
+        """Sales by day and currency, from one UTC day to another, both included; left out: from the first, to the last."""
+        if first is not None and last is not None and first > last:
+            text = f"The summary would end on {last}, before it begins on {first}. Exchange from and to."
+            raise errors.RequestRefused(errors.INVALID, text, {"from": [text]})
+        async with reader.views(sales_view.NAME) as connection:
+            found = await sales_view.summary(connection, reader.tenant_id, first, last)
+        return Response(resources.of_summary(found), headers=answers.headers(reader.shown(found.position)))
+
+    @get(
+        "/{transaction_id:uuid}",
+        operation_id="showTransaction",
+        operation_class=answers.Query,
+        guards=[may("transactions:read")],
+    )
+    async def show(
+        self, transaction_id: FromPath[UUID], reader: NamedDependency[Reader]
+    ) -> Response[answers.Data[resources.Transaction]]:
+        """One sale, as its refunds left it. 404 also for sales that the caller may not see."""
+        async with reader.views(view.NAME) as connection:
+            found = await view.show(connection, reader.tenant_id, transaction_id)
+        row = found.row
+        if row is None or not visibility.sees(reader.who, row.buyer_id, row.affiliate_id):
+            raise ledger_errors.NotFound("transaction", transaction_id)
+        version = await versions.at(reader.parts.ledger, reader.tenant_id, row.position)
+        resource = resources.of_row(row, reader.shown(row.position))
+        return answers.one(resource, reader.shown(found.position), version=version)
+
+    @delete(
+        "/{transaction_id:uuid}",
+        operation_id="deleteTransaction",
+        operation_class=answers.Command,
+        guards=[may("transactions:refund")],
+    )
+    async def refund_all(
+        self,
+        transaction_id: FromPath[UUID],
+        sender: NamedDependency[Sender],
+    ) -> Response[None]:
+        """Refund all that is left. 409 if nothing is."""
+        receipt = await commands.refund(
+            commands.Refund(transaction_id=transaction_id, version=sender.version), sender.caller, sender.ledger
+        )
+        return answers.nothing(sender.shown(receipt.position))
+
+    @post(
+        "/{transaction_id:uuid}/refunds",
+        operation_id="refundTransaction",
+        operation_class=answers.Command,
+        guards=[may("transactions:refund")],
+        dto=request_bodies.named("refund", bodies.RefundBody),
+    )
+    async def refund(
+        self,
+        transaction_id: FromPath[UUID],
+        data: JSONBody[bodies.RefundBody],
+        sender: NamedDependency[Sender],
+    ) -> Response[answers.Data[refunds.Refund]]:
+        """Give back units of lines, or with {} all that is left. 409 if nothing is, 422 for more than is left."""
+        receipt = await commands.refund(
+            bodies.refund(data, transaction_id, sender.version), sender.caller, sender.ledger
+        )
+        resource = refunds.of_sale(receipt.aggregate, sender.shown(receipt.position))
+        return answers.created(
+            resource, resource.position, f"{refunds.PATH}/{resource.id}", version=receipt.aggregate.version
+        )

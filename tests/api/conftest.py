@@ -1,0 +1,64 @@
+"""The application on a process's parts, with two tenants: `a`, and `b` whom `a` must never see."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest_asyncio
+
+from api.app import create_app
+from api.parts import Parts
+from bitnexus import database as connections
+from commands import tenants
+from ledger.positions import Tokens
+from projections import batches, catalogue, positions, runner
+from tests.api import house
+from tests.api.house import SEED, House, Served
+from tests.world import MASTER, World
+
+
+@pytest_asyncio.fixture
+async def parts(world: World) -> AsyncIterator[Parts]:
+    """With projectors at work."""
+    connect = connections.connector(world.database.app_url, "projector")
+    reached = positions.Reached(connect)
+    source = batches.Source(world.ledger.codec, world.ledger.keyring)
+    run = runner.Runner(catalogue.VIEWS, connect, source, world.waker, reached)
+    await run.start()
+    await tenants.ensure_platform(world.ledger)
+    yield make_parts(world, reached)
+    await run.close()
+    await reached.close()
+
+
+def make_parts(world: World, reached: positions.Reached, default_tenant: str | None = None) -> Parts:
+    return Parts(
+        ledger=world.ledger,
+        passwords=world.passwords,
+        pool=world.app,
+        reached=reached,
+        waker=world.waker,
+        tokens=Tokens(MASTER),
+        signing_seed=SEED,
+        default_tenant=default_tenant,
+        version="1.2.3",
+        stopping=asyncio.Event(),
+    )
+
+
+@pytest_asyncio.fixture
+async def served(parts: Parts) -> AsyncIterator[Served]:
+    app = create_app(parts)
+    served = Served(app, parts)
+    async with served.client:
+        yield served
+    await app.state.feed.close()  # its lifespan cannot be used here: a fixture begins and ends in different tasks
+
+
+@pytest_asyncio.fixture
+async def a(world: World, parts: Parts) -> House:
+    return await house.build(world, "alpha")
+
+
+@pytest_asyncio.fixture
+async def b(world: World, parts: Parts) -> House:
+    return await house.build(world, "beta")

@@ -1,0 +1,158 @@
+"""Two tenants with an account of each role, and what tests ask of them over HTTP."""
+
+import asyncio
+import contextlib
+import dataclasses
+import socket
+from collections.abc import AsyncIterator
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import httpx
+import uvicorn
+from litestar import Litestar
+
+from api import tokens
+from api.parts import Parts
+from commands import accounts as account_commands
+from commands import products as product_commands
+from commands import tenants as tenant_commands
+from commands import transactions as transaction_commands
+from domain import accounts, products, tenants, transactions
+from ledger.store import Ledger
+from tests.world import World, caller
+
+PASSWORD = "correct horse battery"
+SEED = bytes(range(32))
+PATIENCE_S = 20.0
+"""How long a test waits for what must happen; it is there much sooner."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Person:
+    """An account with a session, and its access token."""
+
+    id: UUID
+    email: str
+    role: str
+    token: str
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token}"}
+
+
+@dataclasses.dataclass(frozen=True)
+class House:
+    """A tenant, with someone of each role."""
+
+    id: UUID
+    slug: str
+    admin: Person
+    user: Person
+    affiliate: Person
+    ledger: Ledger
+
+    async def lists(self, sku: str = "MUG", price: str = "9.00") -> products.Product:
+        command = product_commands.ListProduct(sku=sku, name=f"{self.slug} {sku}", price=Decimal(price))
+        return (await product_commands.list_product(command, caller(self.id), self.ledger)).aggregate
+
+    async def sells(
+        self, product: products.Product, quantity: int = 2, buyer: Person | None = None, affiliate: Person | None = None
+    ) -> transactions.Transaction:
+        command = transaction_commands.Record(
+            lines=[transaction_commands.LineOrdered(product_id=product.id, quantity=quantity)],
+            sets_prices=False,
+            buyer_id=buyer.id if buyer else None,
+            affiliate_id=affiliate.id if affiliate else None,
+        )
+        return (await transaction_commands.record(command, caller(self.id), self.ledger)).aggregate
+
+    async def refunds(self, sale: transactions.Transaction, quantity: int) -> transactions.RefundMade:
+        lines = [transaction_commands.RefundLineOrdered(line_id=1, quantity=quantity)]
+        command = transaction_commands.Refund(transaction_id=sale.id, lines=lines)
+        receipt = await transaction_commands.refund(command, caller(self.id), self.ledger)
+        return list(receipt.aggregate.refunds.values())[-1]
+
+    async def refunds_the_unknown(self) -> transactions.Refund:
+        line = transaction_commands.LineOrdered(sku="OLD", quantity=1, unit_price=Decimal("3.00"))
+        command = transaction_commands.RecordRefund(lines=[line], currency="EUR", buyer_ref="17850")
+        return (await transaction_commands.record_refund(command, caller(self.id), self.ledger)).aggregate
+
+
+async def build(world: World, slug: str) -> House:
+    command = tenant_commands.Create(
+        slug=slug,
+        name=f"{slug} Ltd",
+        currency="EUR",
+        admin_email=f"admin@{slug}.test",
+        admin_name=f"{slug} Admin",
+        admin_password=PASSWORD,
+    )
+    created = await tenant_commands.create(command, caller(tenants.PLATFORM_ID), world.ledger, world.passwords)
+    tenant_id = created.aggregate.id
+    admin, user, affiliate = [
+        await _person(world, tenant_id, slug, role)
+        for role in (accounts.Role.ADMIN, accounts.Role.USER, accounts.Role.AFFILIATE)
+    ]
+    return House(tenant_id, slug, admin, user, affiliate, world.ledger)
+
+
+async def _person(world: World, tenant_id: UUID, slug: str, role: accounts.Role) -> Person:
+    email = f"{role}@{slug}.test"
+    if role != accounts.Role.ADMIN:
+        register = account_commands.Register(email=email, name=f"{slug} {role}", password=PASSWORD, role=role)
+        await account_commands.register(register, caller(tenant_id), world.ledger, world.passwords)
+    logged_in = await account_commands.log_in(
+        account_commands.LogIn(email=email, password=PASSWORD), caller(tenant_id), world.ledger, world.passwords
+    )
+    token = tokens.AccessTokens(SEED).issue(
+        tenant_id=tenant_id, account_id=logged_in.account.id, role=role, session_id=logged_in.session.aggregate.id
+    )
+    return Person(logged_in.account.id, email, role, token)
+
+
+class Served:
+    """The application behind a client: in the same process, or a real server where connections matter."""
+
+    def __init__(self, app: Litestar, parts: Parts) -> None:
+        self.app = app
+        self.parts = parts
+        transport = httpx.ASGITransport(app)  # type: ignore[arg-type]  # an ASGI application, of Litestar's types
+        self.client = httpx.AsyncClient(transport=transport, base_url="http://api.test")
+
+    async def ask(self, person: Person | None, method: str, path: str, **request: Any) -> httpx.Response:
+        """Paths are below /api/v1."""
+        headers = {**(person.headers if person else {}), **request.pop("headers", {})}
+        return await self.client.request(method, f"/api/v1{path}", headers=headers, **request)
+
+    async def get(self, person: Person | None, path: str, **request: Any) -> httpx.Response:
+        return await self.ask(person, "GET", path, **request)
+
+    async def post(self, person: Person | None, path: str, json: Any, **request: Any) -> httpx.Response:
+        return await self.ask(person, "POST", path, json=json, **request)
+
+    async def views_reach(self, house: House) -> None:
+        """Whatever has been recorded is in the views."""
+        head = (await self.parts.ledger.head(house.id)).position
+        await self.parts.reached.wait(house.id, ("products", "transactions", "refunds", "sales"), head, PATIENCE_S)
+
+
+@contextlib.asynccontextmanager
+async def listening(app: Litestar, parts: Parts) -> AsyncIterator[str]:
+    """A uvicorn server on a free port, in this event loop, stopped as `bitnexus serve` stops it. Gives its address."""
+    config = uvicorn.Config(app, lifespan="on", ws="none", log_config=None, timeout_graceful_shutdown=10)
+    server = uvicorn.Server(config)
+    server.capture_signals = contextlib.nullcontext  # type: ignore[assignment,method-assign]  # pytest's signals stay pytest's
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        task = asyncio.create_task(server.serve([listener]))
+        async with asyncio.timeout(PATIENCE_S):
+            while not server.started:  # noqa: ASYNC110  uvicorn has no event for it
+                await asyncio.sleep(0.01)
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            parts.stopping.set()
+            server.should_exit = True
+            await task

@@ -1,0 +1,56 @@
+"""What a balancer and an operator ask."""
+
+import dataclasses
+
+import pytest
+
+from api import health
+from api.app import create_app
+from bitnexus import database as connections
+from tests.api.house import Served
+
+
+async def test_a_process_with_its_database_is_healthy_and_ready(served: Served) -> None:
+    answer = await served.client.get("/health")
+    assert answer.status_code == 200
+    timestamp = answer.json().pop("timestamp")
+    assert timestamp.endswith("Z")
+    assert answer.json() == {
+        "status": "healthy",
+        "timestamp": timestamp,
+        "database": "connected",
+        "version": "1.2.3",
+    }
+    ready = await served.client.get("/ready")
+    assert (ready.status_code, ready.json()) == (200, {"status": "ready", "waiting_for": []})
+
+
+async def test_without_its_database_it_is_neither(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "DATABASE_ANSWERS_S_MAX", 0.2)
+    pool = connections.pool("postgresql://nobody@127.0.0.1:1/none", "app", 1)
+    await pool.open()
+    app = create_app(dataclasses.replace(served.parts, pool=pool))
+    async with Served(app, served.parts).client as client:
+        answer = await client.get("/health")
+        ready = await client.get("/ready")
+    await pool.close()
+    await app.state.feed.close()
+    assert (answer.status_code, answer.json()["status"], answer.json()["database"]) == (
+        503,
+        "unhealthy",
+        "disconnected",
+    )
+    assert ready.status_code == 503
+
+
+async def test_a_process_that_waits_or_stops_gets_no_requests(served: Served) -> None:
+    waiting = dataclasses.replace(served.parts, not_ready=lambda: ["The projector products has not begun."])
+    app = create_app(waiting)
+    async with Served(app, waiting).client as client:
+        assert (await client.get("/ready")).json() == {
+            "status": "not ready",
+            "waiting_for": ["The projector products has not begun."],
+        }
+    await app.state.feed.close()
+    served.parts.stopping.set()
+    assert (await served.client.get("/ready")).status_code == 503

@@ -1,0 +1,112 @@
+"""The same request under the same Idempotency-Key is done once and answered alike."""
+
+import asyncio
+from typing import Any
+
+import httpx
+import pytest
+
+from ledger import ids
+from tests.api.house import House, Served
+
+MUG = {"sku": "MUG", "name": "Mug", "price": "9.00"}
+
+
+def same(answers: list[httpx.Response]) -> None:
+    first = answers[0]
+    for answer in answers[1:]:
+        assert answer.status_code == first.status_code
+        assert answer.content == first.content
+        for header in ("X-Position", "ETag", "Location"):
+            assert answer.headers.get(header) == first.headers.get(header)
+
+
+async def repeated(served: Served, house: House, method: str, path: str, body: Any) -> list[httpx.Response]:
+    """Asked three times, twice of them at once."""
+    headers = {"Idempotency-Key": str(ids.new_id())}
+    first = await served.ask(house.admin, method, path, json=body, headers=headers)
+    again = [served.ask(house.admin, method, path, json=body, headers=headers) for _ in range(2)]
+    return [first, *await asyncio.gather(*again)]
+
+
+async def test_a_repeated_creation_makes_one_product(served: Served, a: House) -> None:
+    answers = await repeated(served, a, "POST", "/products", MUG)
+    assert answers[0].status_code == 201
+    same(answers)
+
+
+async def test_a_repeated_sale_is_sold_once(served: Served, a: House) -> None:
+    await a.lists()
+    head = (await a.ledger.head(a.id)).position
+    answers = await repeated(served, a, "POST", "/transactions", {"lines": [{"sku": "MUG", "quantity": 1}]})
+    assert answers[0].status_code == 201
+    same(answers)
+    assert (await a.ledger.head(a.id)).position == head + 1
+
+
+async def test_a_repeated_partial_refund_gives_back_once(served: Served, a: House) -> None:
+    sale = await a.sells(await a.lists(), quantity=5)
+    body = {"lines": [{"line_id": 1, "quantity": 1}]}
+    answers = await repeated(served, a, "POST", f"/transactions/{sale.id}/refunds", body)
+    assert answers[0].status_code == 201
+    same(answers)
+
+
+async def test_a_repeated_change_is_answered_as_it_was_then(served: Served, a: House) -> None:
+    """Also when others went on changing it in between."""
+    product = await a.lists()
+    headers = {"Idempotency-Key": "k"}
+    path = f"/products/{product.id}"
+    first = await served.ask(a.admin, "PATCH", path, json={"name": "Cup"}, headers=headers)
+    await served.ask(a.admin, "PATCH", path, json={"name": "Beaker"})
+    same([first, await served.ask(a.admin, "PATCH", path, json={"name": "Cup"}, headers=headers)])
+    assert first.json()["data"]["name"] == "Cup"
+
+
+async def test_a_repeat_is_not_refused_for_what_the_first_one_did(served: Served, a: House) -> None:
+    """A client that lost the answer to a refund must not be told that nothing is left, or that its version is stale."""
+    mug = await a.lists()
+    asked = [
+        ("POST", f"/transactions/{(await a.sells(mug)).id}/refunds", {}),
+        ("DELETE", f"/transactions/{(await a.sells(mug)).id}", None),
+        ("PATCH", f"/products/{mug.id}", {"name": "Cup"}),
+    ]
+    for method, path, body in asked:
+        headers = {"Idempotency-Key": "k", "If-Match": '"1"'}
+        answers = [await served.ask(a.admin, method, path, json=body, headers=headers) for _ in range(3)]
+        assert answers[0].is_success, answers[0].text
+        same(answers)
+    headers = {"Idempotency-Key": "k", "If-Match": '"2"'}
+    same([await served.ask(a.admin, "DELETE", f"/products/{mug.id}", headers=headers) for _ in range(3)])
+
+
+async def test_a_key_is_good_for_one_request(served: Served, a: House) -> None:
+    headers = {"Idempotency-Key": "k"}
+    await served.post(a.admin, "/products", MUG, headers=headers)
+    other = await served.post(a.admin, "/products", {**MUG, "sku": "CUP"}, headers=headers)
+    assert (other.status_code, other.json()["type"]) == (422, "urn:bitnexus:problem:idempotency-key-reused")
+    product = await a.lists("BEAKER")
+    elsewhere = await served.ask(a.admin, "DELETE", f"/products/{product.id}", headers=headers)
+    assert elsewhere.status_code == 204
+
+
+async def test_a_key_belongs_to_who_sent_it(served: Served, a: House, b: House) -> None:
+    """Another caller's key must give away nothing of the first one's answer."""
+    for house in (a, b):
+        await house.lists()
+    body = {"lines": [{"sku": "MUG", "quantity": 1}]}
+    headers = {"Idempotency-Key": "k"}
+    answers = [
+        await served.post(person, "/transactions", body, headers=headers) for person in (a.user, a.affiliate, b.user)
+    ]
+    assert [answer.status_code for answer in answers] == [201, 201, 201]
+    assert len({answer.json()["data"]["id"] for answer in answers}) == 3
+
+
+@pytest.mark.parametrize("key", ["k", None])
+async def test_log_ins_are_never_repeats(served: Served, a: House, key: str | None) -> None:
+    """A stored answer would hold tokens."""
+    body = {"email": a.user.email, "password": "correct horse battery", "tenant": a.slug}
+    headers = {"Idempotency-Key": key} if key else {}
+    answers = [await served.post(None, "/auth/login", body, headers=headers) for _ in range(2)]
+    assert len({answer.json()["data"]["refresh_token"] for answer in answers}) == 2

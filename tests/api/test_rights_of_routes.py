@@ -1,0 +1,92 @@
+"""Every route declares a right, or stands in the list of those that are open to all."""
+
+import pytest
+from litestar.handlers import HTTPRouteHandler
+from litestar.routes import HTTPRoute
+
+from api import rights
+from tests.api.house import House, Served
+
+OPEN_TO_ALL = {
+    "GET /health",
+    "GET /ready",
+    "GET /.well-known/jwks.json",
+    "POST /api/v1/auth/register",
+    "POST /api/v1/auth/login",
+    "POST /api/v1/auth/refresh",
+    "GET /schema",
+    "GET /schema/openapi.json",
+    "GET /schema/openapi-3.0.json",
+    "GET /schema/{path}",
+    "GET /schema/start.js",
+    "GET /schema/swagger-ui.css",
+    "GET /schema/swagger-ui-bundle.js",
+    "GET /schema/favicon-32x32.png",
+}
+
+MEMBER = {"account:read", "session:end", "tenants:read", "products:read", "transactions:read", "transactions:write"}
+DECLARED = {
+    "POST /api/v1/auth/logout": "session:end",
+    "GET /api/v1/users/me": "account:read",
+    "GET /api/v1/tenants/{tenant_id}": "tenants:read",
+    "GET /api/v1/products": "products:read",
+    "POST /api/v1/products": "products:write",
+    "GET /api/v1/products/{product_id}": "products:read",
+    "PUT /api/v1/products/{product_id}": "products:write",
+    "PATCH /api/v1/products/{product_id}": "products:write",
+    "DELETE /api/v1/products/{product_id}": "products:write",
+    "PUT /api/v1/products/{product_id}/price": "products:write",
+    "GET /api/v1/transactions": "transactions:read",
+    "POST /api/v1/transactions": "transactions:write",
+    "GET /api/v1/transactions/summary": "transactions:summary",
+    "GET /api/v1/transactions/{transaction_id}": "transactions:read",
+    "DELETE /api/v1/transactions/{transaction_id}": "transactions:refund",
+    "POST /api/v1/transactions/{transaction_id}/refunds": "transactions:refund",
+    "GET /api/v1/refunds": "transactions:read",
+    "GET /api/v1/refunds/{refund_id}": "transactions:read",
+    "GET /api/v1/ledger/head": "ledger:read",
+    "GET /api/v1/ledger/entries": "ledger:read",
+    "GET /api/v1/feed": "feed:read",
+}
+
+
+def routes(served: Served) -> dict[str, HTTPRouteHandler]:
+    return {
+        f"{method} {route.path_format or '/'}": handler
+        for route in served.app.routes
+        if isinstance(route, HTTPRoute)
+        for method, (handler, _) in route.route_handler_map.items()
+        if method != "OPTIONS"
+    }
+
+
+async def test_every_route_declares_its_right(served: Served) -> None:
+    """A route that was added without a right would be open to everybody."""
+    declared = {
+        name: [guard.right for guard in handler.guards or () if isinstance(guard, rights.Guard)]
+        for name, handler in routes(served).items()
+    }
+    assert {name for name, found in declared.items() if not found} == OPEN_TO_ALL
+    assert {name: found[0] for name, found in declared.items() if found} == DECLARED
+
+
+async def test_what_a_role_lacks_is_forbidden_and_what_it_has_is_not(served: Served, a: House) -> None:
+    for name, right in DECLARED.items():
+        if right == "feed:read":
+            continue  # a stream
+        method, path = name.split(" ")
+        path = path.replace("{tenant_id}", str(a.id))
+        for parameter in ("{product_id}", "{transaction_id}", "{refund_id}"):
+            path = path.replace(parameter, str(a.id))
+        assert (await served.client.request(method, path)).status_code == 401
+        for person in (a.admin, a.user, a.affiliate):
+            if right == "session:end" and person is a.admin:
+                continue  # would end the session
+            answer = await served.client.request(method, path, headers=person.headers)
+            allowed = person is a.admin or right in MEMBER
+            assert (answer.status_code != 403) == allowed, (name, person.role, answer.text)
+
+
+def test_a_right_that_nobody_has_cannot_be_declared() -> None:
+    with pytest.raises(ValueError, match="producs:write"):
+        rights.may("producs:write")

@@ -1,0 +1,335 @@
+"""The appender answers every command by itself: whatever its neighbours in the flush, the database or the caller do."""
+
+import asyncio
+import contextlib
+import dataclasses
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from uuid import UUID
+
+import psycopg
+import pytest
+import pytest_asyncio
+from psycopg import AsyncConnection, Connection
+from psycopg.rows import TupleRow
+
+from bitnexus import database as connections
+from ledger import appender, errors, ids
+from ledger.appender import Appended, Appender, Command, Event, Reservation
+from ledger.waker import Waker
+from tests.ledger import calls
+from tests.world import Database
+
+PATIENCE_S = 30
+"""How long a test waits for what must come; it is over as soon as that is there."""
+
+
+@dataclasses.dataclass
+class Bench:
+    """An appender alone on its database."""
+
+    database: Database
+    appender: Appender
+    owner: AsyncConnection[TupleRow]
+    moves: list[tuple[UUID, int]]
+    connects: list[Exception]  # raised by the next attempts to connect, the last one first
+
+    async def backends(self) -> list[int]:
+        """Of the appender: at most one works, others are on their way out."""
+        query = "SELECT pid FROM pg_stat_activity WHERE usename = %s AND application_name = 'bitnexus app'"
+        return [pid for (pid,) in await (await self.owner.execute(query, (f"{self.database.name}_login",))).fetchall()]
+
+    async def terminate(self) -> None:
+        for pid in await self.backends():
+            await self.owner.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
+
+    @contextlib.asynccontextmanager
+    async def head_locked(self, tenant: UUID) -> AsyncIterator[None]:
+        async with await AsyncConnection.connect(self.database.owner_url) as other:
+            await other.execute("SELECT FROM ledger.heads WHERE tenant_id = %s FOR UPDATE", (tenant,))
+            yield
+
+    async def until_waiting(self) -> None:
+        """Until the appender's backend waits for a head."""
+        query = "SELECT count(*) FROM pg_stat_activity WHERE usename = %s AND wait_event_type = 'Lock'"
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                if await (await self.owner.execute(query, (f"{self.database.name}_login",))).fetchone() == (1,):
+                    return
+                await asyncio.sleep(0.005)
+
+
+@pytest_asyncio.fixture
+async def bench(database: Database) -> AsyncIterator[Bench]:
+    moves: list[tuple[UUID, int]] = []
+    connects: list[Exception] = []
+
+    async def connect() -> AsyncConnection[TupleRow]:
+        if connects:
+            raise connects.pop()
+        return await connections.connect(database.app_url, "app")
+
+    waker = Waker()
+    waker.subscribe(lambda tenant_id, position: moves.append((tenant_id, position)))
+    found = Appender(connect, waker)
+    await found.start()
+    async with await AsyncConnection.connect(database.owner_url, autocommit=True) as owner:
+        yield Bench(database, found, owner, moves, connects)
+    connects.clear()
+    await found.close()
+
+
+def event(originator: UUID | None = None, version: int = 1, topic: bytes = b"thing.made") -> Event:
+    return Event((originator or ids.new_id()).bytes, version, topic, b'{"n":1}', b"{}")
+
+
+def command(tenant: UUID, *events: Event, id: UUID | None = None, reservations: Sequence[Reservation] = ()) -> Command:
+    return Command(tenant, id or ids.new_id(), b"f", b"outcome", events, reservations)
+
+
+async def answers(futures: Sequence[Awaitable[Appended]]) -> list[Appended | BaseException]:
+    async with asyncio.timeout(PATIENCE_S):
+        return await asyncio.gather(*futures, return_exceptions=True)
+
+
+def appended(found: Sequence[Appended | BaseException]) -> list[Appended]:
+    return [each for each in found if isinstance(each, Appended)]
+
+
+# Each by itself
+
+
+async def test_of_500_commands_on_few_aggregates_one_gets_each_version(
+    bench: Bench, tenant: UUID, projector: Connection[TupleRow]
+) -> None:
+    """Twenty aggregates, five versions each, five commands after every one of them."""
+    aggregates = [ids.new_id() for _ in range(20)]
+    wanted = [(aggregate, version) for aggregate in aggregates for version in range(1, 6) for _ in range(5)]
+    wanted = wanted[::3] + wanted[1::3] + wanted[2::3]
+
+    async def send(aggregate: UUID, version: int, number: int) -> Appended:
+        await asyncio.sleep(number % 7 / 1_000)  # into several flushes
+        return await bench.appender.submit(command(tenant, event(aggregate, version)))
+
+    found = await answers([send(*each, number) for number, each in enumerate(wanted)])
+    refused = [each for each in found if isinstance(each, errors.VersionConflict)]
+    assert sorted(each.position for each in appended(found)) == list(range(1, 101))
+    assert len(refused) == 400
+    for (aggregate, _), answer in zip(wanted, found, strict=True):
+        assert not isinstance(answer, errors.VersionConflict) or answer.originator_id == aggregate
+    calls.assert_good(projector, tenant, 100)
+
+
+async def test_commands_of_one_tenant_stand_in_the_order_they_came(bench: Bench, app: Connection[TupleRow]) -> None:
+    tenants = calls.open_streams(app, 3)
+    found = await answers([bench.appender.submit(command(tenants[n % 3], event())) for n in range(90)])
+    assert [each.position for each in appended(found)] == [n // 3 + 1 for n in range(90)]
+
+
+async def test_the_same_command_sent_50_times_at_once_is_appended_once(
+    bench: Bench, tenant: UUID, projector: Connection[TupleRow]
+) -> None:
+    """A client that times out and sends again while the first one is still queued."""
+    same = command(tenant, event())
+    found = appended(await answers([bench.appender.submit(same) for _ in range(50)]))
+    assert [each.position for each in found] == [1] * 50
+    assert sorted(each.outcome or b"" for each in found) == [b""] + [b"outcome"] * 49
+    calls.assert_good(projector, tenant, 1)
+
+
+BAD = {
+    "NUL in a topic": command(UUID(int=0), event(topic=b"a\0b")),
+    "a topic that is not UTF-8": command(UUID(int=0), event(topic=b"\xff\xfe")),
+    "half a surrogate pair": command(UUID(int=0), event(topic=b"\xed\xa0\x80")),
+    "an empty topic": command(UUID(int=0), event(topic=b"")),
+    "NUL in a kind": command(UUID(int=0), reservations=[Reservation(b"a\0", bytes(32), bytes(16), True)]),
+    "a short key": command(UUID(int=0), reservations=[Reservation(b"sku", bytes(31), bytes(16), True)]),
+    "version 0": command(UUID(int=0), event(version=0)),
+    "a version past 32 bits": command(UUID(int=0), event(version=2**31)),
+}
+
+
+@pytest.mark.parametrize("bad", BAD)
+async def test_a_command_with_bad_input_fails_alone(
+    bench: Bench, tenant: UUID, projector: Connection[TupleRow], bad: str
+) -> None:
+    """Nobody's purchase fails because somebody else's request was malformed."""
+    wrong = BAD[bad]._replace(tenant_id=tenant, command_id=ids.new_id())
+    good = [command(tenant, event()) for _ in range(6)]
+    found = await answers([_submitted(bench.appender, each) for each in (*good[:3], wrong, *good[3:])])
+    assert [type(each) for n, each in enumerate(found) if n != 3] == [Appended] * 6
+    assert isinstance(found[3], Exception)
+    calls.assert_good(projector, tenant, 6)
+    (after,) = await answers([bench.appender.submit(command(tenant, event()))])
+    assert isinstance(after, Appended)
+
+
+async def _submitted(to: Appender, one: Command) -> Appended:
+    """What is refused at once is an answer too."""
+    return await to.submit(one)
+
+
+async def test_a_too_large_event_is_refused_at_once(bench: Bench, tenant: UUID) -> None:
+    with pytest.raises(errors.EventTooLarge):
+        bench.appender.submit(command(tenant, event()._replace(state=b"x" * 65_535)))
+    assert bench.appender.waiting == 0
+
+
+async def test_who_gives_up_disturbs_nobody(bench: Bench, tenant: UUID, projector: Connection[TupleRow]) -> None:
+    """A browser that is closed: its command may stand or not, the others' do."""
+    async with bench.head_locked(tenant):
+        futures = [bench.appender.submit(command(tenant, event())) for _ in range(20)]
+        for future in futures[::4]:
+            future.cancel()
+        await bench.until_waiting()
+        futures[1].cancel()  # its flush is under way
+    found = await answers(futures)
+    assert len(appended(found)) == 14
+    assert sum(isinstance(each, asyncio.CancelledError) for each in found) == 6
+    (after,) = await answers([bench.appender.submit(command(tenant, event()))])
+    assert isinstance(after, Appended)
+    calls.assert_good(projector, tenant, after.position)
+
+
+# Bounds, end
+
+
+async def test_a_full_queue_refuses_at_once(bench: Bench, tenant: UUID, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Better to be told now than to wait until the caller has gone."""
+    monkeypatch.setattr(appender, "QUEUE_COMMANDS_MAX", 5)
+    futures = [bench.appender.submit(command(tenant, event())) for _ in range(5)]
+    with pytest.raises(errors.Overloaded):
+        bench.appender.submit(command(tenant, event()))
+    assert len(appended(await answers(futures))) == 5
+    assert len(appended(await answers([bench.appender.submit(command(tenant, event()))]))) == 1
+
+
+async def test_a_queue_of_too_many_bytes_refuses_at_once(
+    bench: Bench, tenant: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(appender, "QUEUE_BYTES_MAX", 100_000)
+    large = event()._replace(state=b"x" * 40_000)
+    for _ in range(3):  # the bytes are given back each time
+        futures = [
+            bench.appender.submit(command(tenant, large._replace(originator_id=ids.new_id().bytes))) for _ in "ab"
+        ]
+        with pytest.raises(errors.Overloaded):
+            bench.appender.submit(command(tenant, large))
+        assert len(appended(await answers(futures))) == 2
+
+
+async def test_a_flush_is_bounded_and_nothing_waits_for_ever(
+    bench: Bench, tenant: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(appender, "COMMANDS_PER_FLUSH_MAX", 10)
+    found = await answers([bench.appender.submit(command(tenant, event())) for _ in range(35)])
+    assert [each.position for each in appended(found)] == list(range(1, 36))
+    assert bench.appender.flushes == 4
+
+
+async def test_closing_finishes_what_was_accepted_and_takes_no_more(
+    bench: Bench, tenant: UUID, projector: Connection[TupleRow], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(appender, "COMMANDS_PER_FLUSH_MAX", 40)
+    futures = [bench.appender.submit(command(tenant, event())) for _ in range(300)]
+    closing = asyncio.create_task(bench.appender.close())
+    await asyncio.sleep(0)
+    with pytest.raises(errors.AppenderClosed):
+        bench.appender.submit(command(tenant, event()))
+    await closing
+    assert [each.done() for each in futures] == [True] * 300
+    assert [each.position for each in appended(await answers(futures))] == list(range(1, 301))
+    calls.assert_good(projector, tenant, 300)
+
+
+async def test_readers_are_woken_with_the_last_position_of_each_tenant(bench: Bench, app: Connection[TupleRow]) -> None:
+    one, two = calls.open_streams(app, 2)
+    await answers([bench.appender.submit(command(each, event(), event())) for each in (one, two, one)])
+    await answers([bench.appender.submit(command(one))])  # no event: nobody need look
+    assert sorted(bench.moves) == [(one, 4), (two, 2)]
+
+
+# Locks
+
+
+async def test_a_locked_head_does_not_hold_up_the_other_tenants(
+    bench: Bench, app: Connection[TupleRow], projector: Connection[TupleRow], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside it in the same flush: they are answered while it is still locked, and it is told to try again."""
+    tenants = calls.open_streams(app, 3)
+    monkeypatch.setattr(appender, "LOCK_TIMEOUT_MS", 150)
+    await bench.terminate()  # the next connection takes the bound above
+    for _ in range(2):
+        async with bench.head_locked(tenants[1]):
+            found = await answers([bench.appender.submit(command(each, event())) for each in tenants * 2])
+        assert [type(each) for each in found] == [Appended, errors.TenantBusy, Appended] * 2
+    (after,) = await answers([bench.appender.submit(command(tenants[1], event()))])
+    assert isinstance(after, Appended)
+    assert after.position == 1
+    for each, events in zip(tenants, (4, 1, 4), strict=True):
+        calls.assert_good(projector, each, events)
+
+
+async def test_a_tenant_alone_is_told_that_it_is_locked(
+    bench: Bench, tenant: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bench.terminate()
+    monkeypatch.setattr(appender, "LOCK_TIMEOUT_MS", 50)
+    async with bench.head_locked(tenant):
+        found = await answers([bench.appender.submit(command(tenant, event())) for _ in range(3)])
+    assert [type(each) for each in found] == [errors.TenantBusy] * 3
+    assert (await answers([bench.appender.submit(command(tenant, event()))]))[0] is not None
+
+
+# A database that goes away
+
+
+async def test_a_backend_terminated_between_flushes_is_not_noticed(
+    bench: Bench, tenant: UUID, projector: Connection[TupleRow]
+) -> None:
+    for flush in range(4):
+        found = await answers([bench.appender.submit(command(tenant, event())) for _ in range(5)])
+        assert [each.position for each in appended(found)] == list(range(flush * 5 + 1, flush * 5 + 6))
+        await bench.terminate()
+    calls.assert_good(projector, tenant, 20)
+
+
+async def test_a_backend_terminated_during_a_flush_loses_and_doubles_nothing(
+    bench: Bench, tenant: UUID, projector: Connection[TupleRow]
+) -> None:
+    for flush in range(4):
+        async with bench.head_locked(tenant):
+            futures = [bench.appender.submit(command(tenant, event())) for _ in range(5)]
+            await bench.until_waiting()
+            await bench.terminate()
+        found = await answers(futures)
+        assert [each.position for each in appended(found)] == list(range(flush * 5 + 1, flush * 5 + 6))
+    calls.assert_good(projector, tenant, 20)
+
+
+async def test_a_database_that_stays_away_leaves_the_outcome_unknown_and_the_id_good(
+    bench: Bench, tenant: UUID, projector: Connection[TupleRow], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The caller is told so, once, and sends the same id again when the database is back."""
+    monkeypatch.setattr(appender, "RECOVERY_S_MAX", 0.3)
+    bench.connects[:] = [psycopg.OperationalError("the database is away")] * 100
+    await bench.terminate()
+    same = command(tenant, event())
+    assert [type(each) for each in await answers([bench.appender.submit(same)])] == [errors.OutcomeUnknown]
+    bench.connects.clear()
+    (found,) = appended(await answers([bench.appender.submit(same)]))
+    assert found.position == 1
+    calls.assert_good(projector, tenant, 1)
+
+
+async def test_a_read_only_database_is_an_error_of_each_command_and_not_the_end(
+    bench: Bench, tenant: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failover to a standby: when that is promoted, the same process goes on."""
+    name = bench.database.name
+    await bench.owner.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on".encode())
+    await bench.terminate()
+    found = await answers([bench.appender.submit(command(tenant, event())) for _ in range(3)])
+    assert [isinstance(each, Exception) for each in found] == [True] * 3
+    await bench.owner.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only".encode())
+    await bench.terminate()
+    assert len(appended(await answers([bench.appender.submit(command(tenant, event()))]))) == 1
