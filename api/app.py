@@ -7,7 +7,7 @@ from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.types import Message, Scope
 
-from api import accounts, asked, bodies, errors, health, ledger, products, refunds, schema, tenants, tokens
+from api import accounts, asked, bodies, errors, health, ledger, privacy, products, refunds, schema, tenants, tokens
 from api.feed import controller as feed
 from api.feed.feed import Feed
 from api.parts import Parts
@@ -34,6 +34,7 @@ def create_app(parts: Parts) -> Litestar:
                 route_handlers=[
                     accounts.AuthController,
                     accounts.UserController,
+                    privacy.PrivacyController,
                     tenants.TenantController,
                     products.ProductController,
                     TransactionController,

@@ -17,7 +17,7 @@ from litestar.params import ParameterKwarg
 
 from api import rights
 from commands import accounts as account_commands
-from commands import passwords
+from commands import passwords, privacy
 from domain import accounts, refusals
 from ledger import errors as ledger_errors
 from projections import positions, sales
@@ -75,9 +75,11 @@ TABLE: dict[type[Exception], Kind] = {
     ledger_errors.ReservationTaken: CONFLICT,
     ledger_errors.CommandIdReused: ID_REUSED,
     ledger_errors.EventTooLarge: TOO_LARGE,
+    ledger_errors.SubjectErased: CONFLICT,
     ledger_errors.PositionTokenInvalid: MALFORMED,
     sales.SummaryTooLong: INVALID,
     passwords.HashingOverloaded: UNAVAILABLE,
+    privacy.NotNoted: UNAVAILABLE,
     ledger_errors.Overloaded: UNAVAILABLE,
     ledger_errors.TenantBusy: UNAVAILABLE,
     ledger_errors.AppenderClosed: UNAVAILABLE,

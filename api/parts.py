@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 from commands.passwords import Passwords
+from commands.privacy import Noted
 from ledger.positions import Tokens
 from ledger.store import Ledger, Pool
 from ledger.waker import Waker
@@ -23,6 +24,7 @@ class Parts:
     tokens: Tokens  # positions for outsiders
     signing_seed: bytes  # of the Ed25519 key that access tokens are signed with; 32 bytes, the same on every node
     default_tenant: str | None  # the slug of whoever names no tenant
+    noted: Noted  # writes who is erased to the list outside the database
     version: str
     stopping: asyncio.Event  # set before the server waits for its connections: streams end then
     not_ready: Callable[[], Sequence[str]] = lambda: ()  # why this process should get no requests yet; empty: it may

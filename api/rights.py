@@ -13,6 +13,7 @@ from domain import accounts
 _MEMBER = frozenset(
     {
         "account:read",  # one's own
+        "account:erase",  # one's own
         "session:end",  # one's own
         "tenants:read",  # one's own
         "products:read",
@@ -22,6 +23,8 @@ _MEMBER = frozenset(
     }
 )
 _ADMIN = _MEMBER | {
+    "accounts:erase",
+    "accounts:export",
     "ledger:read",
     "products:write",
     "transactions:read_all",
@@ -35,7 +38,7 @@ RIGHTS: dict[str, frozenset[str]] = {
     accounts.Role.ADMIN: frozenset(_ADMIN),
     accounts.Role.USER: _MEMBER,
     accounts.Role.AFFILIATE: _MEMBER,
-    accounts.Role.SUPER_ADMIN: frozenset({"account:read", "session:end", "tenants:read"}),
+    accounts.Role.SUPER_ADMIN: frozenset({"account:read", "account:erase", "session:end", "tenants:read"}),
 }
 
 
