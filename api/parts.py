@@ -24,7 +24,7 @@ class Parts:
     tokens: Tokens  # positions for outsiders
     signing_seed: bytes  # of the Ed25519 key that access tokens are signed with; 32 bytes, the same on every node
     default_tenant: str | None  # the slug of whoever names no tenant
+    noted: Noted  # writes who is erased to the list outside the database
     version: str
-    noted: Noted  # keeps outside the database whom an erasure forgets
     stopping: asyncio.Event  # set before the server waits for its connections: streams end then
     not_ready: Callable[[], Sequence[str]] = lambda: ()  # why this process should get no requests yet; empty: it may

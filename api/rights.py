@@ -23,7 +23,7 @@ _MEMBER = frozenset(
     }
 )
 _ADMIN = _MEMBER | {
-    "accounts:erase",  # of anybody in the tenant
+    "accounts:erase",
     "accounts:export",
     "ledger:read",
     "products:write",

@@ -8,8 +8,7 @@ import pytest_asyncio
 from api.app import create_app
 from api.parts import Parts
 from bitnexus import database as connections
-from commands import tenants
-from commands.privacy import noted_nowhere
+from commands import privacy, tenants
 from ledger.positions import Tokens
 from projections import batches, catalogue, positions, runner
 from tests.api import house
@@ -41,7 +40,7 @@ def make_parts(world: World, reached: positions.Reached, default_tenant: str | N
         tokens=Tokens(MASTER),
         signing_seed=SEED,
         default_tenant=default_tenant,
-        noted=noted_nowhere,
+        noted=privacy.noted_nowhere,
         version="1.2.3",
         stopping=asyncio.Event(),
     )

@@ -28,7 +28,13 @@ async def ids_of_b(b: House) -> dict[str, UUID]:
     sale = await b.sells(mug, quantity=3, buyer=b.user, affiliate=b.affiliate)
     refund = await b.refunds(sale, 1)
     await b.refunds_the_unknown()
-    return {"product_id": mug.id, "transaction_id": sale.id, "refund_id": refund.id, "tenant_id": b.id}
+    return {
+        "product_id": mug.id,
+        "transaction_id": sale.id,
+        "refund_id": refund.id,
+        "tenant_id": b.id,
+        "user_id": b.user.id,
+    }
 
 
 def guarded(served: Served) -> list[tuple[HTTPRoute, HTTPRouteHandler, str]]:

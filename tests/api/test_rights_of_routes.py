@@ -36,8 +36,8 @@ MEMBER = {
 DECLARED = {
     "POST /api/v1/auth/logout": "session:end",
     "GET /api/v1/users/me": "account:read",
-    "POST /api/v1/users/{user_id}/erasure": "account:erase",
     "GET /api/v1/users/{user_id}/export": "account:read",
+    "POST /api/v1/users/{user_id}/erasure": "account:erase",
     "GET /api/v1/tenants/{tenant_id}": "tenants:read",
     "GET /api/v1/products": "products:read",
     "POST /api/v1/products": "products:write",
@@ -86,7 +86,7 @@ async def test_what_a_role_lacks_is_forbidden_and_what_it_has_is_not(served: Ser
             continue  # a stream
         method, path = name.split(" ")
         path = path.replace("{tenant_id}", str(a.id))
-        for parameter in ("{product_id}", "{transaction_id}", "{refund_id}"):
+        for parameter in ("{product_id}", "{transaction_id}", "{refund_id}", "{user_id}"):
             path = path.replace(parameter, str(a.id))
         assert (await served.client.request(method, path)).status_code == 401
         for person in (a.admin, a.user, a.affiliate):
