@@ -203,6 +203,13 @@ def test_only_its_holder_gives_a_key_back(app: App, owner: App, tenant: UUID, pa
 
 
 @both_paths
+def test_giving_back_what_nobody_holds_changes_nothing(app: App, owner: App, tenant: UUID, path: str) -> None:
+    back = Command(tenant=tenant, releases=[Key(calls.key(1), ANN)])
+    assert calls.statuses(append(app, path, tenant, back)) == [APPENDED]
+    assert holders(owner, tenant) == {}
+
+
+@both_paths
 def test_a_key_that_is_given_back_only_later_is_still_taken(app: App, owner: App, tenant: UUID, path: str) -> None:
     """In the stream Bob's product would be listed under a SKU that Ann's still has: a replay finds two holders."""
     calls.append(app, Command(tenant=tenant, claims=[Key(calls.key(1), ANN)]))
