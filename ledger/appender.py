@@ -263,9 +263,9 @@ class Appender:
         for (command, answer, _), (status, position, recorded_at, outcome, kind, owner) in zip(
             batch, rows, strict=True
         ):
+            if status <= 1 and command.events:  # replayed: perhaps by a flush of ours whose answer was lost
+                moved[command.tenant_id] = max(position, moved.get(command.tenant_id, 0))
             if status == 0:
-                if command.events:
-                    moved[command.tenant_id] = position
                 if not answer.done():
                     answer.set_result(Appended(position, recorded_at, None))
             elif not answer.done():
