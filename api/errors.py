@@ -82,6 +82,7 @@ TABLE: dict[type[Exception], Kind] = {
     privacy.NotNoted: UNAVAILABLE,
     ledger_errors.Overloaded: UNAVAILABLE,
     ledger_errors.TenantBusy: UNAVAILABLE,
+    ledger_errors.NotWritable: UNAVAILABLE,
     ledger_errors.AppenderClosed: UNAVAILABLE,
     ledger_errors.OutcomeUnknown: UNAVAILABLE,
     positions.ViewBehind: UNAVAILABLE,

@@ -79,6 +79,16 @@ class TenantBusy(LedgerError):
         self.tenant_id = tenant_id
 
 
+class NotWritable(LedgerError):
+    """The database answers and cannot write: no room left, read-only, out of memory. Nothing was written."""
+
+    def __init__(self, sqlstate: str) -> None:
+        super().__init__(
+            f"The database cannot write at present (SQLSTATE {sqlstate}), and nothing was written. Try again in a minute."
+        )
+        self.sqlstate = sqlstate
+
+
 class OutcomeUnknown(LedgerError):
     """The database went away and did not come back in time: the command may or may not stand. Send the same id again."""
 

@@ -39,7 +39,7 @@ EXAMPLES_MAX = 10
 """Refusals that are told in full; the rest is counted."""
 
 # They say "not now": the same command with the same id is right.
-_NOT_NOW = (errors.OutcomeUnknown, errors.TenantBusy, errors.Overloaded, errors.VersionConflict)
+_NOT_NOW = (errors.OutcomeUnknown, errors.TenantBusy, errors.NotWritable, errors.Overloaded, errors.VersionConflict)
 
 Step = str
 Progress = Callable[[Step, int, int], None]

@@ -13,7 +13,7 @@ from psycopg import Connection, conninfo, pq
 from psycopg import errors as pg
 from psycopg.rows import TupleRow
 
-from ledger import appender, arrays
+from ledger import appender, arrays, lane
 
 CONNECTIONS_MAX = 10
 """Of one factory. More writers of one stream would only wait for each other at its head."""
@@ -69,8 +69,8 @@ class Connections:
         When the database went away, `work` is done again from its start, for at most 30 s: it must come to the same if the
         first time was committed. Before the first connection stands nothing is tried again: then a setting is wrong.
         """
-        deadline = time.monotonic() + appender.RECOVERY_S_MAX
-        pause_s = appender.RETRY_S_MIN
+        deadline = time.monotonic() + lane.RECOVERY_S_MAX
+        pause_s = lane.RETRY_S_MIN
         while True:
             try:
                 with self._borrowed() as connection:
@@ -83,7 +83,7 @@ class Connections:
                 _log.warning("The database did not answer a recorder, which tries again: %s", str(error).strip())
                 self._drop_idle()  # their server is gone too, most likely
                 time.sleep(pause_s)
-                pause_s = min(pause_s * 2, appender.RETRY_S_MAX)
+                pause_s = min(pause_s * 2, lane.RETRY_S_MAX)
             except psycopg.Error as error:
                 raise translated(error) from error
 

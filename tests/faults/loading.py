@@ -86,7 +86,9 @@ class Loader:
                 PATIENCE_S,
             )
         assert done, f"{len(self.acknowledged)} of {acknowledged} commands were acknowledged"
-        assert len(self.acknowledged) >= acknowledged, "".join(self._errors)
+        if len(self.acknowledged) < acknowledged:
+            self._readers[1].join(PATIENCE_S)  # what it died of
+            raise AssertionError(f"it ended with {self._process.poll()}: " + "".join(self._errors))
 
     def finish(self) -> None:
         """Returns once it ended by itself, with success."""

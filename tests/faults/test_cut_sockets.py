@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bitnexus import database as connections
-from ledger import appender, ids
+from ledger import ids, lane
 from ledger.appender import Appended, Appender, Command
 from ledger.waker import Waker
 from tests.faults import load, loading
@@ -25,7 +25,7 @@ async def test_100_cuts_between_send_and_answer_lose_and_double_nothing(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Sent again at once, so that the old backend is often still at work on the same commands."""
-    monkeypatch.setattr(appender, "RETRY_S_MIN", 0.001)
+    monkeypatch.setattr(lane, "RETRY_S_MIN", 0.001)
     tenant, chosen = ids.new_id(), random.Random(3)
     loading.open_stream(database.app_url, tenant)
     told: dict[int, int] = {}
@@ -61,7 +61,7 @@ async def test_a_repeat_by_the_caller_over_a_cut_socket_stands_once(database: Da
                 commands = [load.command(tenant, "cut", len(told) + n) for n in range(chosen.randint(1, COMMANDS_MAX))]
                 proxy.arm()
                 first = asyncio.create_task(_answers(appends, commands))
-                await asyncio.sleep(chosen.random() * appender.RETRY_S_MIN)
+                await asyncio.sleep(chosen.random() * lane.RETRY_S_MIN)
                 again = await _answers(appends, commands[::-1])
                 assert [each.position for each in await first] == [each.position for each in again[::-1]]
                 told.update({int(each.outcome): a.position for each, a in zip(commands, await first, strict=True)})

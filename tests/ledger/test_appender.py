@@ -13,7 +13,7 @@ from psycopg import AsyncConnection, Connection
 from psycopg.rows import TupleRow
 
 from bitnexus import database as connections
-from ledger import appender, errors, ids
+from ledger import appender, errors, ids, lane
 from ledger.appender import Appended, Appender, Command, Event, Reservation
 from ledger.waker import Waker
 from tests.ledger import calls
@@ -121,8 +121,23 @@ async def test_of_500_commands_on_few_aggregates_one_gets_each_version(
 
 async def test_commands_of_one_tenant_stand_in_the_order_they_came(bench: Bench, app: Connection[TupleRow]) -> None:
     tenants = calls.open_streams(app, 3)
-    found = await answers([bench.appender.submit(command(tenants[n % 3], event())) for n in range(90)])
-    assert [each.position for each in appended(found)] == [n // 3 + 1 for n in range(90)]
+    found = await answers([bench.appender.submit(command(tenants[n % 3], event())) for n in range(600)])
+    assert [each.position for each in appended(found)] == [n // 3 + 1 for n in range(600)]
+    assert bench.appender.flushes > 1  # and not because all of them went at once
+
+
+async def test_the_next_flush_is_sent_before_the_last_one_is_answered(
+    bench: Bench, tenant: UUID, projector: Connection[TupleRow], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the database commits, the process works. Version 2 of an aggregate follows version 1 before that is known to stand."""
+    monkeypatch.setattr(appender, "COMMANDS_PER_FLUSH_MAX", 1)
+    aggregate = ids.new_id()
+    async with bench.head_locked(tenant):
+        futures = [bench.appender.submit(command(tenant, event(aggregate, version))) for version in (1, 2, 3)]
+        await bench.until_waiting()
+        assert bench.appender.waiting == 1
+    assert [each.position for each in appended(await answers(futures))] == [1, 2, 3]
+    calls.assert_good(projector, tenant, 3)
 
 
 async def test_the_same_command_sent_50_times_at_once_is_appended_once(
@@ -254,30 +269,68 @@ async def test_readers_are_woken_with_the_last_position_of_each_tenant(bench: Be
 async def test_a_locked_head_does_not_hold_up_the_other_tenants(
     bench: Bench, app: Connection[TupleRow], projector: Connection[TupleRow], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Beside it in the same flush: they are answered while it is still locked, and it is told to try again."""
-    tenants = calls.open_streams(app, 3)
-    monkeypatch.setattr(appender, "LOCK_TIMEOUT_MS", 150)
-    await bench.terminate()  # the next connection takes the bound above
-    for _ in range(2):
-        async with bench.head_locked(tenants[1]):
-            found = await answers([bench.appender.submit(command(each, event())) for each in tenants * 2])
-        assert [type(each) for each in found] == [Appended, errors.TenantBusy, Appended] * 2
-    (after,) = await answers([bench.appender.submit(command(tenants[1], event()))])
-    assert isinstance(after, Appended)
-    assert after.position == 1
-    for each, events in zip(tenants, (4, 1, 4), strict=True):
+    """The first ones beside it in a flush wait a moment; then it waits apart and costs nobody anything."""
+    monkeypatch.setattr(appender, "LOCK_TIMEOUT_MS", 60_000)
+    free, locked, other = calls.open_streams(app, 3)
+    backends = len(await bench.backends())
+    async with bench.head_locked(locked):
+        futures = [bench.appender.submit(command(each, event())) for each in (free, locked, other) * 2]
+        waiting = futures[1::3]
+        assert len(appended(await answers(futures[::3] + futures[2::3]))) == 4
+        for _ in range(20):  # none of these waits for a head: they would take HEAD_WAIT_MS each otherwise
+            waiting.append(bench.appender.submit(command(locked, event())))
+            async with asyncio.timeout(3 * appender.HEAD_WAIT_MS / 1_000):
+                await bench.appender.submit(command(free, event()))
+        assert not any(each.done() for each in waiting)
+        assert bench.appender.waiting > 0
+    assert [each.position for each in appended(await answers(waiting))] == list(range(1, 23))  # in their order
+    for each, events in zip((free, locked, other), (22, 22, 2), strict=True):
         calls.assert_good(projector, each, events)
+    (after,) = appended(await answers([bench.appender.submit(command(locked, event()))]))
+    assert after.position == 23
+    async with asyncio.timeout(PATIENCE_S):
+        while True:  # until the connection that waited apart is given back
+            if len(await bench.backends()) == backends:
+                break
+            await asyncio.sleep(0.01)
 
 
-async def test_a_tenant_alone_is_told_that_it_is_locked(
+async def test_a_tenant_that_stays_locked_is_told_so(
     bench: Bench, tenant: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await bench.terminate()
     monkeypatch.setattr(appender, "LOCK_TIMEOUT_MS", 50)
     async with bench.head_locked(tenant):
         found = await answers([bench.appender.submit(command(tenant, event())) for _ in range(3)])
     assert [type(each) for each in found] == [errors.TenantBusy] * 3
     assert (await answers([bench.appender.submit(command(tenant, event()))]))[0] is not None
+
+
+async def test_more_locked_tenants_than_may_wait_apart_are_told_at_once(
+    bench: Bench, app: Connection[TupleRow], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each takes a connection: their number has a bound."""
+    monkeypatch.setattr(appender, "ASIDE_MAX", 1)
+    monkeypatch.setattr(appender, "LOCK_TIMEOUT_MS", 60_000)
+    one, two = calls.open_streams(app, 2)
+    async with bench.head_locked(one), bench.head_locked(two):
+        futures = [bench.appender.submit(command(each, event())) for each in (one, two)]
+        done, pending = await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED, timeout=PATIENCE_S)
+        assert [type(each.exception()) for each in done] == [errors.TenantBusy]
+        assert len(pending) == 1
+    assert len(appended(await answers(list(pending)))) == 1
+
+
+async def test_bad_input_of_a_tenant_that_waits_apart_fails_alone(
+    bench: Bench, tenant: UUID, projector: Connection[TupleRow]
+) -> None:
+    bad = command(tenant, event(topic=b"a\0b"))
+    async with bench.head_locked(tenant):
+        first = bench.appender.submit(command(tenant, event()))
+        await asyncio.sleep(2 * appender.HEAD_WAIT_MS / 1_000)
+        futures = [bench.appender.submit(each) for each in (command(tenant, event()), bad, command(tenant, event()))]
+    found = await answers([first, *futures])
+    assert [isinstance(each, Appended) for each in found] == [True, True, False, True]
+    calls.assert_good(projector, tenant, 3)
 
 
 # A database that goes away
@@ -310,7 +363,7 @@ async def test_a_database_that_stays_away_leaves_the_outcome_unknown_and_the_id_
     bench: Bench, tenant: UUID, projector: Connection[TupleRow], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The caller is told so, once, and sends the same id again when the database is back."""
-    monkeypatch.setattr(appender, "RECOVERY_S_MAX", 0.3)
+    monkeypatch.setattr(lane, "RECOVERY_S_MAX", 0.3)
     bench.connects[:] = [psycopg.OperationalError("the database is away")] * 100
     await bench.terminate()
     same = command(tenant, event())
@@ -329,7 +382,7 @@ async def test_a_read_only_database_is_an_error_of_each_command_and_not_the_end(
     await bench.owner.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on".encode())
     await bench.terminate()
     found = await answers([bench.appender.submit(command(tenant, event())) for _ in range(3)])
-    assert [isinstance(each, Exception) for each in found] == [True] * 3
+    assert [type(each) for each in found] == [errors.NotWritable] * 3
     await bench.owner.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only".encode())
     await bench.terminate()
     assert len(appended(await answers([bench.appender.submit(command(tenant, event()))]))) == 1

@@ -1,0 +1,201 @@
+"""Calls of prepared statements on one connection, answered in the order in which they were sent, over lost connections too.
+
+libpq's pipeline mode: the next call is on its way while the database works on this one, so neither waits for the other. Each
+call is a transaction of its own (a sync follows it). psycopg's own pipeline holds the connection's lock while it waits for
+an answer, so what is sent and read here is sent and read by libpq's non-blocking functions (PostgreSQL 18, 32.5).
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import psycopg
+from psycopg import AsyncConnection, pq
+from psycopg import errors as pg
+from psycopg.pq.abc import PGconn, PGresult
+from psycopg.rows import TupleRow
+
+RECOVERY_S_MAX = 30.0
+"""How long a call is sent again to a database that went away, before it fails."""
+RETRY_S_MIN, RETRY_S_MAX = 0.05, 1.0
+_GOOD = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK)
+_GONE = "57"
+"""Class of the errors with which a server says that it ends the connection or has none to give: operator intervention."""
+
+_log = logging.getLogger(__name__)
+
+Connect = Callable[[], Awaitable[AsyncConnection[TupleRow]]]
+
+
+@dataclass(eq=False)
+class _Call:
+    statement: str
+    parameters: Sequence[bytes]
+    answer: "asyncio.Future[PGresult]"
+    result: PGresult | None = None  # came, but its sync did not yet
+    deadline: float | None = field(default=None)  # in the loop's time, from the first loss on
+
+
+class Lost(Exception):
+    """The database went away and did not come back in time. The cause is the last attempt's error."""
+
+
+class Lane:
+    """Lives from `open` to `close`. All of it is touched by the event loop's thread only.
+
+    `connect` gives connections in autocommit, `statements` are SQL by name, each prepared once a connection, and
+    `lock_timeout_ms` is how long a call may wait for a row that another transaction holds.
+    """
+
+    def __init__(self, connect: Connect, statements: Mapping[str, str], lock_timeout_ms: int) -> None:
+        self._connect = connect
+        self._statements = statements
+        self._lock_timeout_ms = lock_timeout_ms
+        self._calls: deque[_Call] = deque()  # not answered yet, in order
+        self._connection: AsyncConnection[TupleRow] | None = None
+        self._pgconn: PGconn | None = None  # the connection's, while it is good
+        self._socket = -1  # the connection's; libpq forgets it when it finds it closed
+        self._recovery: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Raises psycopg.OperationalError if the database is not there."""
+        await self._establish()
+
+    async def close(self) -> None:
+        """Lets the connection go. Calls that have no answer are cancelled."""
+        if self._recovery is not None:
+            self._recovery.cancel()
+            await asyncio.gather(self._recovery, return_exceptions=True)
+        self._let_go()
+        while self._calls:
+            self._calls.popleft().answer.cancel()
+
+    def call(self, statement: str, parameters: Sequence[bytes]) -> "asyncio.Future[PGresult]":
+        """Send at once. The answer is in binary, or an exception: psycopg.Error, Lost.
+
+        After an error with an SQLSTATE nothing was written: the database gave it. Lost is raised when the database did not come
+        back within RECOVERY_S_MAX; whether the call was executed is not known then. Parameters are in binary, of the types
+        that the statement was prepared with.
+        """
+        call = _Call(statement, parameters, asyncio.get_running_loop().create_future())
+        self._calls.append(call)
+        if self._pgconn is not None:
+            self._guarded(self._send, call)
+        elif self._recovery is None:
+            self._recover()
+        return call.answer
+
+    # A good connection
+
+    async def _establish(self) -> None:
+        connection = await self._connect()
+        try:
+            await connection.execute(f"SET lock_timeout = {self._lock_timeout_ms}")
+            for name, statement in self._statements.items():
+                await connection.execute(f"PREPARE {name} {statement}".encode())
+        except BaseException:
+            await connection.close()
+            raise
+        self._connection, self._pgconn = connection, connection.pgconn
+        self._pgconn.enter_pipeline_mode()
+        self._socket = self._pgconn.socket
+        asyncio.get_running_loop().add_reader(self._socket, self._guarded, self._read)
+
+    def _send(self, pgconn: PGconn, call: _Call) -> None:
+        formats = [pq.Format.BINARY] * len(call.parameters)
+        pgconn.send_query_prepared(call.statement.encode(), call.parameters, formats, pq.Format.BINARY)
+        pgconn.pipeline_sync()
+        self._push(pgconn)
+
+    def _push(self, pgconn: PGconn) -> None:
+        """What the socket does not take now goes out when it can be written to."""
+        loop = asyncio.get_running_loop()
+        if pgconn.flush():
+            loop.add_writer(self._socket, self._guarded, self._push)
+        else:
+            loop.remove_writer(self._socket)
+
+    def _read(self, pgconn: PGconn) -> None:
+        pgconn.consume_input()
+        while self._calls and not pgconn.is_busy():
+            result = pgconn.get_result()
+            if result is None:
+                continue  # between a call's result and its sync
+            call = self._calls[0]
+            if result.status == pq.ExecStatus.PIPELINE_SYNC:
+                assert call.result is not None
+                self._calls.popleft()
+                if not call.answer.done():
+                    call.answer.set_result(call.result)
+            elif result.status in _GOOD:
+                call.result = result
+            else:
+                self._refused(call, pg.error_from_result(result))
+                call.result = result
+        if not self._calls:
+            self._push(pgconn)
+
+    def _refused(self, call: _Call, error: psycopg.Error) -> None:
+        if error.sqlstate is None or error.sqlstate.startswith(_GONE):
+            raise psycopg.OperationalError(str(error))
+        if not call.answer.done():
+            call.answer.set_exception(error)
+
+    def _guarded(self, step: Callable[..., None], *arguments: object) -> None:
+        """Whatever libpq says of a broken connection ends here: everything that has no answer is sent again."""
+        if self._pgconn is None:
+            return
+        try:
+            step(self._pgconn, *arguments)
+        except psycopg.OperationalError as error:
+            _log.warning("The database went away from its appender, connecting anew: %s", str(error).strip())
+            self._let_go()
+            if self._calls:
+                self._recover()
+
+    def _let_go(self) -> None:
+        pgconn, self._pgconn = self._pgconn, None
+        if pgconn is not None:
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(self._socket)
+            loop.remove_writer(self._socket)
+            pgconn.finish()
+        self._connection = None
+
+    # A lost one
+
+    def _recover(self) -> None:
+        self._recovery = asyncio.create_task(self._reconnect(), name="lane-recovery")
+
+    async def _reconnect(self) -> None:
+        """Sends the same calls again, in order: who looks up whether they stand proves nothing while the old backend may be at work."""
+        loop = asyncio.get_running_loop()
+        pause_s = RETRY_S_MIN
+        while self._calls:
+            now = loop.time()
+            for call in self._calls:
+                call.result = None
+                call.deadline = call.deadline or now + RECOVERY_S_MAX
+            try:
+                await self._establish()
+            except Exception as error:  # noqa: BLE001  the edge of a task: callers are told when their time is over
+                _log.warning("The database is not there for its appender, trying again: %s", str(error).strip())
+                self._give_up(error, loop.time() + pause_s)
+                await asyncio.sleep(pause_s)
+                pause_s = min(pause_s * 2, RETRY_S_MAX)
+                continue
+            break
+        self._recovery = None
+        for call in list(self._calls):
+            self._guarded(self._send, call)
+
+    def _give_up(self, error: Exception, before: float) -> None:
+        for call in list(self._calls):
+            if call.deadline is not None and call.deadline < before:
+                self._calls.remove(call)
+                if not call.answer.done():
+                    lost = Lost(str(error).strip())
+                    lost.__cause__ = error
+                    call.answer.set_exception(lost)
