@@ -3,6 +3,8 @@
 from datetime import UTC, datetime
 from typing import Annotated, TypeAlias
 
+import msgspec
+
 from domain import refusals
 from domain.meaning import meaning
 
@@ -15,6 +17,16 @@ OccurredAt: TypeAlias = Annotated[
     datetime,
     meaning("When it happened in the world, which may be long before it was recorded", unit="UTC", form="date-time"),
 ]
+
+
+class TimeUnreadable(refusals.Invalid):
+    def __init__(self, field: str, value: str) -> None:
+        super().__init__(
+            f"{field} is no time",
+            value,
+            "Write it as 2026-01-31T09:30:00Z, or with an offset such as +02:00 (in an address the + is %2B)",
+            field=field,
+        )
 
 
 class TimeWithoutZone(refusals.Invalid):
@@ -44,3 +56,12 @@ def in_utc(value: datetime, field: str) -> datetime:
     if not EARLIEST <= value <= LATEST:  # compares instants, and first: converting the year 1 overflows
         raise TimeOutOfRange(field, value)
     return value.astimezone(UTC)
+
+
+def parsed(text: str, field: str) -> datetime:
+    """The instant, in UTC, that a text of RFC 3339 names. Raises TimeUnreadable, TimeWithoutZone, TimeOutOfRange."""
+    try:
+        found = msgspec.convert(text, datetime)
+    except msgspec.ValidationError:
+        raise TimeUnreadable(field, text) from None
+    return in_utc(found, field)

@@ -2,6 +2,7 @@
 
 from argparse import Namespace
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -9,13 +10,14 @@ import msgspec
 from rich.console import RenderableType
 from rich.text import Text
 
-from bitnexus import cli, database, directory, installation, process, replay
+from bitnexus import cli, database, directory, installation, process
 from bitnexus.cli import loop
 from bitnexus.cli.output import Output, table
 from bitnexus.process import Process
 from bitnexus.settings import Settings
 from commands import tenants
-from ledger import errors
+from domain import instants
+from ledger import errors, replay
 from ledger import verify as verifying
 
 FIELD_LENGTH_SHOWN = 100
@@ -103,27 +105,77 @@ class AggregateIdInvalid(loop.InputWrong):
         )
 
 
+class Happened(msgspec.Struct, frozen=True, kw_only=True):
+    """One event of an aggregate. `fields`: its own, persons' data in clear."""
+
+    position: int
+    version: int
+    topic: str
+    recorded_at: datetime
+    fields: dict[str, Any]
+
+
+class History(msgspec.Struct, frozen=True, kw_only=True):
+    """An aggregate's events up to a position, and what they make it."""
+
+    id: UUID
+    kind: str
+    position: int
+    version: int
+    events: list[Happened]
+    state: dict[str, Any]
+
+
 def replayed(arguments: Namespace, settings: Settings, output: Output) -> int:
     aggregate_id = None if arguments.aggregate is None else _uuid(arguments.aggregate)
+    instant = None if arguments.at is None else instants.parsed(arguments.at, "--at")
 
-    async def work(parts: Process) -> replay.Replayed | replay.History:
+    async def work(parts: Process) -> replay.Replayed | History:
         tenant_id = await tenants.find(arguments.tenant, parts.ledger)
-        head = (await parts.ledger.head(tenant_id)).position
-        to = head if arguments.to is None else arguments.to
-        if to > head:
-            raise replay.PositionBeyond(to, head)
-        codec = parts.ledger.codec
+        to = await _position(parts, tenant_id, arguments.to, instant)
+        if aggregate_id is not None:
+            return await _history_of(parts, tenant_id, aggregate_id, to)
         async with parts.projector.connection() as connection:
-            if aggregate_id is not None:
-                return await replay.aggregate(connection, codec, parts.ledger.keyring, tenant_id, aggregate_id, to)
             with output.progress() as bars:
                 return await replay.tenant(
-                    connection, codec, tenant_id, to, lambda events: bars.move(arguments.tenant, events, to)
+                    *(connection, parts.ledger.codec, tenant_id, to),
+                    lambda events: bars.move(arguments.tenant, events, to),
                 )
 
     found = loop.with_process(settings, output, work)
-    output.result(found, *(_history(found) if isinstance(found, replay.History) else _shown(found)))
+    output.result(found, *(_history(found) if isinstance(found, History) else _shown(found)))
     return cli.GOOD
+
+
+async def _position(parts: Process, tenant_id: UUID, to: int | None, instant: datetime | None) -> int:
+    """The one that is asked for, else the head's. Raises PositionBeyond."""
+    if instant is not None:
+        async with parts.app.connection() as connection:
+            return await replay.position_at(connection, tenant_id, instant)
+    head = (await parts.ledger.head(tenant_id)).position
+    if to is not None and to > head:
+        raise replay.PositionBeyond(to, head)
+    return head if to is None else to
+
+
+async def _history_of(parts: Process, tenant_id: UUID, id: UUID, to: int) -> History:
+    events: list[Happened] = []
+
+    def happened(each: replay.Happened) -> None:
+        events.append(
+            Happened(
+                position=each.entry.position,
+                version=each.entry.originator_version,
+                topic=each.entry.topic,
+                recorded_at=each.entry.recorded_at,
+                fields=each.fields,
+            )
+        )
+
+    ledger = parts.ledger
+    async with parts.app.connection() as connection:
+        was = await replay.aggregate(connection, ledger.codec, ledger.keyring, tenant_id, id, to, happened=happened)
+    return History(id=was.id, kind=was.kind, position=to, version=was.version, events=events, state=was.state)
 
 
 def _uuid(text: str) -> UUID:
@@ -148,7 +200,7 @@ def _shown(found: replay.Replayed) -> list[RenderableType]:
     ]
 
 
-def _history(found: replay.History) -> list[RenderableType]:
+def _history(found: History) -> list[RenderableType]:
     events = table("position", "version", "recorded", "topic", "fields", right=("position", "version"))
     for each in found.events:
         recorded = f"{each.recorded_at:%Y-%m-%d %H:%M:%S}Z"
@@ -164,6 +216,5 @@ def _written(fields: dict[str, Any]) -> str:
 
 
 def _short(value: Any) -> str:
-    plain = msgspec.to_builtins(value, str_keys=True)
-    text = plain if isinstance(plain, str) else msgspec.json.encode(plain).decode()
+    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
     return text if len(text) <= FIELD_LENGTH_SHOWN else text[:FIELD_LENGTH_SHOWN] + "…"

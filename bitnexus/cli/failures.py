@@ -3,7 +3,7 @@
 import psycopg
 import psycopg_pool
 
-from bitnexus import erasures, installation, keyfile, listening, replay, schema, settings, supervision
+from bitnexus import erasures, installation, keyfile, listening, schema, settings, supervision
 from bitnexus.cli import loop, parser
 from bitnexus.embedded import errors as embedded
 from bitnexus.moving import errors as moving
@@ -32,8 +32,6 @@ TOLD = (
     listening.AddressUnusable,
     erasures.ErasureListUnusable,
     supervision.WorkersFailed,
-    replay.PositionBeyond,
-    replay.AggregateUnknown,
     moving.MovingError,
 )
 DATABASE_GONE = (psycopg.OperationalError, psycopg_pool.PoolTimeout)

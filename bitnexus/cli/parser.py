@@ -134,9 +134,11 @@ def _audit(groups: Any) -> None:
     group = _group(groups, "audit", "check and replay what was recorded")
     leaf = _leaf(group, "verify", "audit.verify", "recompute the hash chain of every event; exit 1 if one is broken")
     leaf.add_argument("--tenant", metavar="SLUG", help="only this one's (default: all)")
-    leaf = _leaf(group, "replay", "audit.replayed", "what a tenant, or one aggregate of it, was at a position")
+    leaf = _leaf(group, "replay", "audit.replayed", "what a tenant, or one aggregate of it, was once")
     leaf.add_argument("--tenant", required=True, metavar="SLUG")
-    leaf.add_argument("--to", type=_position, metavar="POSITION", help="(default: the end)")
+    until = leaf.add_mutually_exclusive_group()
+    until.add_argument("--to", type=_position, metavar="POSITION", help="up to this event (default: the last one)")
+    until.add_argument("--at", metavar="INSTANT", help="as recorded by then, such as 2026-01-31T09:30:00Z")
     leaf.add_argument("--aggregate", metavar="ID", help="only this one, with its events")
 
 

@@ -58,6 +58,9 @@ def no_database(monkeypatch: pytest.MonkeyPatch) -> None:
         (["import", "retail", "x.csv", "--tenant", "shop", "--concurrency", "9" * 5_000], "from 1 to 1000"),
         (["import", "retail", "x.csv", "--tenant", "shop", "--source", "No Name"], "'No Name'"),
         (["audit", "replay", "--tenant", "shop", "--aggregate", "17"], "'17'"),
+        (["audit", "replay", "--tenant", "shop", "--at", "yesterday"], "'yesterday'"),
+        (["audit", "replay", "--tenant", "shop", "--at", "2026-01-31T09:30:00"], "2026-01-31T09:30:00"),
+        (["audit", "replay", "--tenant", "shop", "--to", "1", "--at", "2026-01-31T09:30:00Z"], "--to"),
         (["projections", "rebuild", "profits"], "products, transactions, refunds, sales"),
     ],
 )
@@ -247,6 +250,23 @@ def test_an_aggregate_is_shown_as_it_was(bitnexus: CommandLine, file: Path) -> N
     beyond = bitnexus("audit", "replay", "--tenant", "shop", "--to", "9")
     assert beyond.code == 2
     assert "The stream does not reach the position: 9. Give one from 1 to 8" in beyond.err
+
+
+def test_a_tenant_and_an_aggregate_are_shown_as_they_were_at_an_instant(bitnexus: CommandLine, file: Path) -> None:
+    """An auditor has a date in a contract, not a position."""
+    commandline.create_shop(bitnexus)
+    bitnexus.good("import", "retail", file, "--tenant", "shop", "--concurrency", "1")
+    sale = _sale(bitnexus, 5)
+    replay = ("audit", "replay", "--tenant", "shop")
+    for event in bitnexus.good(*replay, "--aggregate", sale)["events"]:
+        at = event["recorded_at"]
+        assert bitnexus.good(*replay, "--at", at) == bitnexus.good(*replay, "--to", event["position"])
+        was = bitnexus.good(*replay, "--at", at, "--aggregate", sale)
+        assert (was["position"], was["version"]) == (event["position"], event["version"])
+    nothing = bitnexus.good(*replay, "--at", "2001-01-01T00:00:00+02:00")
+    assert (nothing["position"], nothing["events"], nothing["aggregates"]) == (0, 0, {})
+    too_early = bitnexus(*replay, "--at", "2001-01-01T00:00:00Z", "--aggregate", sale)
+    assert (too_early.code, "up to position 0" in too_early.err) == (2, True)
 
 
 def _sale(bitnexus: CommandLine, position: int) -> Any:

@@ -13,7 +13,7 @@ from eventsourcing.utils import get_topic
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
-from ledger import errors
+from ledger import chain, errors, read, tenancy
 from ledger.codec import Codec
 from ledger.keyring import Keyring, Keys
 
@@ -26,10 +26,29 @@ SELECT originator_id, originator_version, topic, recorded_at, state FROM ledger.
 WHERE tenant_id = %(tenant)s AND (originator_id, originator_version) > (%(id)s, %(version)s) AND position <= %(to)s
 ORDER BY originator_id, originator_version LIMIT %(limit)s
 """
+# One look-up by position for each event brings the hash that it is linked to.
 OF_ONE: LiteralString = """
-SELECT position, originator_version, topic, recorded_at, state FROM ledger.events
-WHERE tenant_id = %(tenant)s AND originator_id = %(id)s AND originator_version > %(version)s AND position <= %(to)s
-ORDER BY originator_version LIMIT %(limit)s
+SELECT e.position, e.originator_version, e.topic, e.recorded_at, e.state, e.metadata, e.hash,
+       (SELECT p.hash FROM ledger.events p WHERE p.tenant_id = e.tenant_id AND p.position = e.position - 1)
+FROM ledger.events e
+WHERE e.tenant_id = %(tenant)s AND e.originator_id = %(id)s AND e.originator_version > %(version)s AND e.position <= %(to)s
+ORDER BY e.originator_version LIMIT %(limit)s
+"""
+# Between `low` (recorded by then; 0: none was) and `high` (not recorded by then; past the head: all were) the middle is looked
+# at until nothing lies between them: 63 look-ups by position at the most.
+AT: LiteralString = """
+WITH RECURSIVE search (low, high) AS (
+    SELECT 0::bigint, h.position + 1 FROM ledger.heads h WHERE h.tenant_id = %(tenant)s
+    UNION ALL
+    SELECT CASE WHEN m.recorded THEN m.middle ELSE m.low END, CASE WHEN m.recorded THEN m.high ELSE m.middle END
+    FROM (
+        SELECT s.low, s.high, (s.low + s.high) / 2 AS middle,
+               (SELECT e.recorded_at <= %(instant)s FROM ledger.events e
+                WHERE e.tenant_id = %(tenant)s AND e.position = (s.low + s.high) / 2) AS recorded
+        FROM search s WHERE s.high - s.low > 1
+    ) m
+)
+SELECT max(low) FROM search
 """
 HASH_AT: LiteralString = (
     "SELECT hash, recorded_at FROM ledger.events WHERE tenant_id = %(tenant)s AND position = %(position)s"
@@ -46,17 +65,25 @@ Progress = Callable[[int], None]
 """Called with the number of events folded so far."""
 
 
-class PositionBeyond(Exception):
+class PositionBeyond(errors.LedgerError):
     def __init__(self, position: int, head: int) -> None:
         super().__init__(
             f"The stream does not reach the position: {position}. Give one from 1 to {head}, where it ends now."
         )
 
 
-class AggregateUnknown(Exception):
+class AggregateUnknown(errors.LedgerError):
     def __init__(self, id: UUID, to: int) -> None:
         super().__init__(
             f"The tenant has no such aggregate up to position {to}: {id}. Check the id; ids of other tenants are not found."
+        )
+
+
+class AggregateTooLong(errors.LedgerError):
+    def __init__(self, id: UUID, events_max: int) -> None:
+        super().__init__(
+            f"The aggregate {id} has more events than are replayed here: {events_max:,}. "
+            "Ask for an earlier position, or run `bitnexus audit replay --aggregate`."
         )
 
 
@@ -74,23 +101,37 @@ class Replayed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Happened(msgspec.Struct, frozen=True, kw_only=True):
-    """One event of an aggregate. `fields`: its own, persons' data in clear."""
+    """One event of an aggregate: as it is stored, and the hash that it is linked to.
 
-    position: int
-    version: int
-    topic: str
-    recorded_at: datetime
+    `fields`: its own in JSON's types, persons' data in clear, or ERASED.
+    """
+
+    entry: read.Entry
+    previous_hash: bytes
     fields: dict[str, Any]
 
 
-class History(msgspec.Struct, frozen=True, kw_only=True):
-    """An aggregate's events up to a position, and what they make it."""
+class Folded(msgspec.Struct, frozen=True, kw_only=True):
+    """What an aggregate's events up to a position make it. `state` in JSON's types."""
 
     id: UUID
     kind: str
     version: int
-    events: list[Happened]
     state: dict[str, Any]
+
+
+async def position_at(connection: Connection, tenant_id: UUID, instant: datetime) -> int:
+    """The last position recorded by then: 0 before the first event, the head's if the instant is not past.
+
+    What was recorded never goes back in time, so an instant is one position. An event's time is taken just before its
+    commit: what is under way at the instant itself may be missing for as long as a flush lasts. `connection` is in
+    autocommit. Raises TenantUnknown.
+    """
+    (rows,) = await tenancy.query(connection, tenant_id, {"instant": instant}, AT)
+    position: int | None = rows[0][0]
+    if position is None:
+        raise errors.TenantUnknown(tenant_id)
+    return position
 
 
 async def tenant(
@@ -135,32 +176,45 @@ async def tenant(
 
 
 async def aggregate(
-    connection: Connection, codec: Codec, keyring: Keyring, tenant_id: UUID, id: UUID, to: int
-) -> History:
-    """Raises AggregateUnknown, TopicUnknown, EventUnreadable."""
-    happened: list[Happened] = []
+    connection: Connection,
+    codec: Codec,
+    keyring: Keyring,
+    tenant_id: UUID,
+    id: UUID,
+    to: int,
+    *,
+    events_max: int | None = None,
+    happened: Callable[[Happened], None] = lambda each: None,
+) -> Folded:
+    """The aggregate at position `to`; `happened` is called with each of its events, in order, before that.
+
+    `connection` is the app role's, in autocommit. Raises AggregateUnknown, AggregateTooLong, TopicUnknown, EventUnreadable.
+    """
     current: Any = None
     version = 0
     while True:
-        page = {"tenant": tenant_id, "id": id, "version": version, "to": to, "limit": EVENTS_PER_READ}
-        rows = await (await connection.execute(OF_ONE, page, binary=True)).fetchall()
-        for position, version, topic, recorded_at, state in rows:
+        page = {"id": id, "version": version, "to": to, "limit": EVENTS_PER_READ}
+        (rows,) = await tenancy.query(connection, tenant_id, page, OF_ONE)
+        parsed = [codec.parse(topic, id, version, state) for _, version, topic, _, state, _, _, _ in rows]
+        subjects = {half.subject_id for half in parsed if half.subject_id is not None}
+        keys = await keyring.find_as_tenant(connection, tenant_id, subjects) if subjects else NO_KEYS
+        for (position, version, topic, recorded_at, state, metadata, hash, before), half in zip(
+            rows, parsed, strict=True
+        ):
+            if events_max is not None and version > events_max:
+                raise AggregateTooLong(id, events_max)
             _check_next(current, topic, id, version)
-            parsed = codec.parse(topic, id, version, state)
-            keys = await keyring.find(connection, tenant_id, [parsed.subject_id] if parsed.subject_id else [])
-            event = codec.finish(tenant_id, id, version, recorded_at, parsed, keys)
+            event = codec.finish(tenant_id, id, version, recorded_at, half, keys)
             current = event.mutate(current)
-            fields = {name: getattr(event, name) for name in parsed.known.names}
-            happened.append(
-                Happened(position=position, version=version, topic=topic, recorded_at=recorded_at, fields=fields)
-            )
+            entry = read.Entry(tenant_id, position, id, version, topic, recorded_at, state, metadata, hash)
+            fields = _plain({name: getattr(event, name) for name in half.known.names})
+            previous = chain.genesis(tenant_id) if before is None else before
+            happened(Happened(entry=entry, previous_hash=previous, fields=fields))
         if len(rows) < EVENTS_PER_READ:
             break
     if current is None:
         raise AggregateUnknown(id, to)
-    return History(
-        id=id, kind=get_topic(type(current)), version=current.version, events=happened, state=_state(current)
-    )
+    return Folded(id=id, kind=get_topic(type(current)), version=current.version, state=_state(current))
 
 
 def _check_next(current: Any, topic: str, id: UUID, version: int) -> None:
@@ -181,6 +235,9 @@ def _add(digest: "hashlib._Hash", kinds: Counter[str], aggregate: Aggregate | No
 
 def _state(aggregate: Aggregate) -> dict[str, Any]:
     """What its events made it, in JSON's types, without the bookkeeping of the package."""
-    kept = {name: value for name, value in vars(aggregate).items() if name not in _NOT_STATE}
-    state: dict[str, Any] = msgspec.to_builtins(kept, str_keys=True)
-    return state
+    return _plain({name: value for name, value in vars(aggregate).items() if name not in _NOT_STATE})
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    plain: dict[str, Any] = msgspec.to_builtins(values, str_keys=True)
+    return plain
