@@ -56,6 +56,7 @@ DECLARED = {
     "GET /api/v1/refunds/{refund_id}": "transactions:read",
     "GET /api/v1/ledger/head": "ledger:read",
     "GET /api/v1/ledger/entries": "ledger:read",
+    "GET /api/v1/ledger/aggregates/{aggregate_id}": "ledger:read",
     "GET /api/v1/feed": "feed:read",
 }
 
@@ -86,7 +87,7 @@ async def test_what_a_role_lacks_is_forbidden_and_what_it_has_is_not(served: Ser
             continue  # a stream
         method, path = name.split(" ")
         path = path.replace("{tenant_id}", str(a.id))
-        for parameter in ("{product_id}", "{transaction_id}", "{refund_id}", "{user_id}"):
+        for parameter in ("{product_id}", "{transaction_id}", "{refund_id}", "{user_id}", "{aggregate_id}"):
             path = path.replace(parameter, str(a.id))
         assert (await served.client.request(method, path)).status_code == 401
         for person in (a.admin, a.user, a.affiliate):
