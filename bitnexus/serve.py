@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 import uvicorn
 
-from bitnexus import erasures, process, stopping, web
+from bitnexus import erasures, expiry, process, stopping, web
 from bitnexus.installation import Installation
 from bitnexus.listening import BACKLOG
 from bitnexus.settings import Settings
@@ -82,7 +82,8 @@ async def _serve(
         stops(server.stop)
         gc.collect()
         gc.freeze()  # what start-up made stays for good: the collector need not walk it again and again
-        await server.serve([listener])
+        async with expiry.running(parts.projector):
+            await server.serve([listener])
 
 
 def _config(app: object, settings: Settings) -> uvicorn.Config:

@@ -27,7 +27,7 @@ def login(database: Database) -> str:
     return str(conninfo.conninfo_to_dict(database.app_url)["user"])
 
 
-INSTALLATION = {"ledger.master_keys"}
+INSTALLATION = {"ledger.expiry", "ledger.master_keys"}
 """Tables of the whole installation, which hold nothing of any tenant."""
 
 TENANT_TABLES = """
@@ -100,7 +100,8 @@ def test_nobody_has_a_right_to_write_events_but_the_writer_and_nobody_to_change_
     for grantee, table, right in rows:
         assert grantee == "bitnexus_writer"
         granted.setdefault(table, set()).add(right)
-    assert granted["events"] == granted["commands"] == {"INSERT"}
+    assert granted["events"] == {"INSERT"}
+    assert granted["commands"] == {"INSERT", "DELETE"}  # by ledger.expire_commands, after a day
     assert granted["heads"] == {"INSERT", "UPDATE"}
     columns_granted = owner.execute(
         "SELECT grantee, privilege_type FROM information_schema.column_privileges"

@@ -98,6 +98,15 @@ def is_gone(pid: int) -> bool:
         return True
 
 
+def test_a_serving_process_forgets_commands_after_a_day(bitnexus: CommandLine, database: Database) -> None:
+    """Nothing else would, and the table would grow for ever."""
+    with psycopg.connect(database.owner_url, autocommit=True) as owner:
+        owner.execute("UPDATE ledger.commands SET recorded_at = recorded_at - interval '1 day'")
+        with serving(bitnexus):
+            until(lambda: owner.execute("SELECT count(*) <= 1 FROM ledger.commands").fetchone() == (True,))
+    assert bitnexus("audit", "verify").code == 0
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_what_was_answered_before_a_stop_is_recorded(
     bitnexus: CommandLine, database: Database, workers: int
