@@ -34,6 +34,8 @@ FROM python:${PYTHON}
 # A number, so that an orchestrator can see that it is not root.
 RUN groupadd --system --gid 10001 bitnexus \
     && useradd --system --uid 10001 --gid bitnexus --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin bitnexus
+# The list of erasures is written there. A volume that is mounted there for the first time takes over owner and mode.
+RUN install --directory --owner=bitnexus --group=bitnexus --mode=0700 /var/lib/bitnexus
 COPY --from=build /opt/bitnexus /opt/bitnexus
 ENV PATH=/opt/bitnexus/bin:$PATH \
     PYTHONUNBUFFERED=1 \

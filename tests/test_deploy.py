@@ -218,6 +218,21 @@ def test_the_database_is_kept_where_postgresql_18_writes(services: dict[str, dic
     assert services["postgres"]["volumes"] == ["postgres-data:/var/lib/postgresql"]
 
 
+def test_all_nodes_write_erasures_into_one_list_that_outlives_the_database(
+    services: dict[str, dict[str, Any]], image: list[Instruction]
+) -> None:
+    """Of a list in a container nothing is left after an update, and a node does not know whom another one erased."""
+    nodes = [service for name, service in services.items() if name.startswith("api-")]
+    assert len(nodes) == 2
+    mounts = {mount for node in nodes for mount in node["volumes"]}
+    (source, target) = next(iter(mounts)).split(":")
+    assert all(node["volumes"] == [f"{source}:{target}"] for node in nodes)
+    assert {node["environment"]["BITNEXUS_ERASURE_LIST"] for node in nodes} == {f"{target}/erasures.jsonl"}
+    assert not any(mount.startswith(f"{source}:") for mount in services["postgres"]["volumes"])
+    made = [run for run in of(image, "RUN") if run.startswith("install --directory") and run.endswith(f" {target}")]
+    assert [set(run.split()) >= {"--owner=bitnexus", "--mode=0700"} for run in made] == [True]
+
+
 def test_no_secret_is_in_the_file(services: dict[str, dict[str, Any]]) -> None:
     """Secrets come from the environment, and a missing one stops `up` with what to do."""
     secrets = {
