@@ -21,6 +21,9 @@ PASSWORD = "password"
 REFRESH = "refresh"
 SESSION_PREFIX = "session "
 """Of the kind of an account's secret that names one of its sessions, so that all of them are found without a search."""
+ADMIN_PREFIX = "admin "
+"""Of the kind of a secret of the tenant's own (the owner's id is the tenant's) that names an account which runs it and has a
+password, so that whoever is the last one is found without a search."""
 REFRESH_SECRET_BYTES = 32
 REFRESH_BYTES = 16 + 16 + REFRESH_SECRET_BYTES  # tenant, session, secret
 
@@ -82,10 +85,28 @@ async def register(
             caller,
             account,
             claims=[Claim(EMAIL, account.email, account.id)],
-            secrets=[Secret(account.id, PASSWORD, hashed)],
+            secrets=passworded(account, hashed),
         )
     except errors.ReservationTaken:
         raise EmailTaken(account.email) from None
+
+
+def passworded(account: accounts.Account, hashed: bytes) -> list[Secret]:
+    """What an append carries that gives an account a password."""
+    secrets = [Secret(account.id, PASSWORD, hashed)]
+    if account.role in accounts.RUNNING:
+        secrets.append(Secret(account.tenant_id, admin_kind(account.id), b"\1"))
+    return secrets
+
+
+def admin_kind(account_id: UUID) -> str:
+    return f"{ADMIN_PREFIX}{account_id}"
+
+
+async def admins_of(tenant_id: UUID, ledger: Ledger) -> set[UUID]:
+    """The accounts that run the tenant and have a password."""
+    kinds = await ledger.secret_kinds(tenant_id, tenant_id)
+    return {UUID(kind.removeprefix(ADMIN_PREFIX)) for kind in kinds if kind.startswith(ADMIN_PREFIX)}
 
 
 async def log_in(command: LogIn, caller: Caller, ledger: Ledger, passwords: Passwords) -> LoggedIn:

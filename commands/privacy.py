@@ -1,16 +1,17 @@
 """Erase a person: an account, or a buyer known by a reference.
 
 In one transaction the event is appended, the key is destroyed, reservations are released and secrets deleted. Before it the
-erasure is written down outside the database (`Noted`), so that a restored backup forgets the person again.
+erasure is written down outside the database (`Noted`), so that a restored backup forgets the person again. And before that it
+is made sure that somebody can still run the tenant (`admins.leave`).
 """
 
-import uuid
 from collections.abc import Awaitable, Callable
 from uuid import UUID
 
 import msgspec
 
 from commands import accounts as account_commands
+from commands import admins
 from commands.repeats import repeatable
 from commands.transactions import BUYER
 from domain import accounts, privacy, refusals, transactions
@@ -39,7 +40,7 @@ class PersonUnknown(refusals.Invalid):
         super().__init__(
             "There is no such person, or the person has been erased",
             "(not shown)",
-            "Give account_id, or the buyer_ref under which sales were recorded",
+            "Give the account's id or address, or the buyer_ref under which sales were recorded",
         )
 
 
@@ -48,14 +49,16 @@ class PersonNotNamed(refusals.Invalid):
         super().__init__(
             "The command does not name one person",
             f"{given} names",
-            "Give one of account_id, buyer_ref and subject_id",
+            "Give one of account_id, email, buyer_ref and subject_id",
         )
 
 
 class Erase(msgspec.Struct, frozen=True, kw_only=True):
-    """One of the three names the person. `subject_id` is for who has an id from a list: an account's, or a buyer's."""
+    """One of the four names the person. `subject_id` is for who has an id from the list of erasures: an account's, or a
+    buyer's, who was erased before and stays so, also if it is the tenant's last admin."""
 
     account_id: UUID | None = None
+    email: str | None = None
     buyer_ref: str | None = None
     subject_id: UUID | None = None
 
@@ -68,10 +71,16 @@ async def noted_nowhere(tenant_id: UUID, subject_id: UUID) -> None:
 async def erase(command: Erase, caller: Caller, ledger: Ledger, noted: Noted) -> Receipt[privacy.Erasure]:
     """Who was erased before stays so: nothing is appended, and the receipt shows that erasure.
 
-    Raises NotFound (no such account), PersonUnknown (no such buyer), PersonNotNamed, NotNoted, VersionConflict.
+    Raises NotFound (no such account), PersonUnknown (no such address or buyer), PersonNotNamed, EmailInvalid and what
+    `checked_buyer_ref` raises, LastAdmin, NotNoted, VersionConflict.
     """
     subject_id = await _subject(command, caller.tenant_id, ledger)
-    releases, secrets = await _of_account(subject_id, caller.tenant_id, ledger, required=command.account_id is not None)
+    account = await _account(subject_id, caller.tenant_id, ledger)
+    if account is None and command.account_id is not None:
+        raise errors.NotFound(accounts.Account.TOPIC, subject_id)
+    releases, secrets = ([], []) if account is None else await _left_by(account, ledger)
+    if account is not None:
+        await admins.leave(account, caller, ledger, last_too=command.subject_id is not None)
     id = erasure_id(caller.tenant_id, subject_id)
     before = (await ledger.load_many(privacy.Erasure, caller.tenant_id, [id])).get(id)
     await noted(caller.tenant_id, subject_id)
@@ -90,32 +99,33 @@ def erasure_id(tenant_id: UUID, subject_id: UUID) -> UUID:
 
 
 async def _subject(command: Erase, tenant_id: UUID, ledger: Ledger) -> UUID:
-    named = [each for each in (command.account_id, command.buyer_ref, command.subject_id) if each is not None]
-    if len(named) != 1:
-        raise PersonNotNamed(len(named))
-    (one,) = named
-    if isinstance(one, uuid.UUID):
-        return one
-    found = await ledger.known_subject(tenant_id, BUYER, transactions.checked_buyer_ref(one))
+    named = [command.account_id, command.email, command.buyer_ref, command.subject_id]
+    given = sum(each is not None for each in named)
+    if given != 1:
+        raise PersonNotNamed(given)
+    if command.email is not None:
+        email = accounts.normalise_email(command.email)
+        found = (await ledger.find(tenant_id, account_commands.EMAIL, [email])).get(email)
+    elif command.buyer_ref is not None:
+        found = await ledger.known_subject(tenant_id, BUYER, transactions.checked_buyer_ref(command.buyer_ref))
+    else:
+        found = command.account_id or command.subject_id
     if found is None:
         raise PersonUnknown
     return found
 
 
-async def _of_account(
-    subject_id: UUID, tenant_id: UUID, ledger: Ledger, *, required: bool
-) -> tuple[list[Claim], list[Secret]]:
-    """What an account leaves outside the events: its address's reservation, its sessions' secrets.
+async def _account(subject_id: UUID, tenant_id: UUID, ledger: Ledger) -> accounts.Account | None:
+    """None: the subject is a buyer, or nobody."""
+    return (await ledger.load_many(accounts.Account, tenant_id, [subject_id])).get(subject_id)
 
-    Nothing for a buyer. Must come before the key is destroyed: the reservation is found by the address in clear.
+
+async def _left_by(account: accounts.Account, ledger: Ledger) -> tuple[list[Claim], list[Secret]]:
+    """What an account has outside the events: its address's reservation, its sessions' secrets.
+
+    Must come before the key is destroyed: the reservation is found by the address in clear.
     """
-    try:
-        account = await ledger.load(accounts.Account, tenant_id, subject_id)
-    except errors.NotFound:
-        if required:
-            raise
-        return [], []
     legible = account.email not in (codec.ERASED, codec.UNREADABLE)
     releases = [Claim(account_commands.EMAIL, account.email, account.id)] if legible else []
-    sessions = await account_commands.sessions_of(account.id, tenant_id, ledger)
+    sessions = await account_commands.sessions_of(account.id, account.tenant_id, ledger)
     return releases, [Secret(session_id, account_commands.REFRESH, None) for session_id in sessions]

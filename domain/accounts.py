@@ -32,6 +32,8 @@ class Role(StrEnum):
 
 
 ROLES = tuple(Role)
+RUNNING = frozenset({Role.ADMIN, Role.SUPER_ADMIN})
+"""The roles without which nobody could run the tenant."""
 
 
 class EmailInvalid(refusals.Invalid):
@@ -80,6 +82,15 @@ class RoleNotHere(refusals.Invalid):
             role,
             f"Super admins are accounts of the tenant {tenants.PLATFORM_SLUG}; give another role",
             field="role",
+        )
+
+
+class LastAdmin(refusals.Conflict):
+    def __init__(self, account_id: UUID) -> None:
+        super().__init__(
+            "This is the last admin of the tenant, and nobody would be left to run it",
+            account_id,
+            "Let there be another admin first (bitnexus tenants admin), then send the command again",
         )
 
 

@@ -130,7 +130,7 @@ async def test_a_person_who_was_erased_does_not_come_back_with_an_old_file(home:
 async def test_an_erasure_in_the_stream_holds_at_the_new_home_too(home: Home, away: Home, shop: Shop) -> None:
     """The tombstone is what keeps every process from making the person a new key."""
     async with home.running() as parts:
-        erase = privacy.Erase(account_id=shop.account_id)
+        erase = privacy.Erase(subject_id=shop.account_id)  # by its name the last admin could not be erased
         await privacy.erase(erase, caller(shop.tenant_id), parts.ledger, privacy.noted_nowhere)
     restored = away.restore(home.export(shop.tenant_id, PHRASE), PHRASE)
     assert (restored.keys, restored.keys_refused) == (2, 0)
