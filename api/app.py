@@ -35,6 +35,7 @@ def create_app(parts: Parts) -> Litestar:
                     accounts.AuthController,
                     accounts.UserController,
                     privacy.PrivacyController,
+                    privacy.BuyerController,
                     tenants.TenantController,
                     products.ProductController,
                     TransactionController,

@@ -8,10 +8,10 @@ from uuid import UUID
 import msgspec
 from litestar import Controller, Response, get, post
 from litestar.di import NamedDependency
-from litestar.params import FromPath
+from litestar.params import FromPath, JSONBody
 from litestar.response import Stream
 
-from api import answers, refunds
+from api import answers, bodies, refunds
 from api.asked import Reader, Sender
 from api.rights import Who, may
 from api.transactions import resources
@@ -30,6 +30,19 @@ class Erasure(msgspec.Struct, frozen=True, kw_only=True):
     """`erased_at`: when it was recorded, also if it was asked for before."""
 
     user_id: UUID
+    erased_at: datetime
+
+
+class BuyerBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`buyer_ref`: the reference under which sales or refunds were recorded, of whichever source."""
+
+    buyer_ref: str
+
+
+class BuyerErasure(msgspec.Struct, frozen=True, kw_only=True):
+    """`subject_id`: the random id that stands in the events in the buyer's place."""
+
+    subject_id: UUID
     erased_at: datetime
 
 
@@ -88,6 +101,30 @@ class PrivacyController(Controller):
         exported = await _user(account, reader)
         headers = {**answers.headers(reader.shown(head)), "Cache-Control": "no-store"}
         return Stream(_document(exported, reader), media_type="application/json", headers=headers)
+
+
+class BuyerController(Controller):
+    path = "/buyers"
+    tags = ("transactions",)
+
+    @post(
+        "/erasure",
+        operation_id="eraseBuyer",
+        operation_class=answers.Command,
+        guards=[may("accounts:erase")],
+        dto=bodies.named("buyer", BuyerBody),
+        status_code=200,
+    )
+    async def erase(
+        self, data: JSONBody[BuyerBody], sender: NamedDependency[Sender]
+    ) -> Response[answers.Data[BuyerErasure]]:
+        """Forget a buyer who has no account, for good. A later sale under the same reference is somebody else's. The reference of
+        nobody, and of somebody who has been erased, is 422: what was known of it is gone.
+        """
+        command = commands.Erase(buyer_ref=data.buyer_ref)
+        receipt = await commands.erase(command, sender.caller, sender.ledger, sender.parts.noted)
+        erased = BuyerErasure(subject_id=receipt.aggregate.subject_id, erased_at=receipt.aggregate.created_on)
+        return answers.one(erased, sender.shown(receipt.position))
 
 
 def _check(who: Who, user_id: UUID, right: str) -> None:

@@ -41,11 +41,17 @@ def run(main: Coroutine[Any, Any, T]) -> T:
         signal.signal(signal.SIGTERM, cli.interrupt)
 
 
-def with_process(settings: Settings, output: Output, work: Callable[[process.Process], Coroutine[Any, Any, T]]) -> T:
+def with_process(
+    settings: Settings,
+    output: Output,
+    work: Callable[[process.Process], Coroutine[Any, Any, T]],
+    *,
+    projecting: bool = False,
+) -> T:
     """What `work` gives back, done with the parts of a process on the installation of these settings."""
 
     async def opened(base: installation.Installation) -> T:
-        async with process.running(base, projecting=False) as parts:
+        async with process.running(base, projecting=projecting) as parts:
             return await work(parts)
 
     with installation.opened(settings, output.say) as base:

@@ -32,6 +32,7 @@ def parser() -> Parser:
     _tenants(groups)
     _projections(groups)
     _import(groups)
+    _persons(groups)
     _audit(groups)
     _keys(groups)
     return main
@@ -128,6 +129,15 @@ def _import(groups: Any) -> None:
     leaf.add_argument(
         "--rejects", type=Path, metavar="FILE", help="write the rejected rows there, as CSV with the reason"
     )
+
+
+def _persons(groups: Any) -> None:
+    group = _group(groups, "persons", "whose data is kept")
+    leaf = _leaf(group, "erase", "persons.erase", "forget a person, for good")
+    leaf.add_argument("--tenant", required=True, metavar="SLUG")
+    who = leaf.add_mutually_exclusive_group(required=True)
+    who.add_argument("--email", metavar="E", help="of an account; - reads it from standard input")
+    who.add_argument("--buyer", metavar="REF", help="as in buyer_ref of sales; - reads it from standard input")
 
 
 def _audit(groups: Any) -> None:

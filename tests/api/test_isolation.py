@@ -15,6 +15,7 @@ BODIES: dict[str, Any] = {
     "replaceProduct": {"name": "taken over"},
     "repriceProduct": {"price": "1.00"},
     "refundTransaction": {},
+    "eraseBuyer": {"buyer_ref": "17850"},
     "listProduct": {"sku": "MINE", "name": "Mine", "price": "1.00"},
     "recordTransaction": {"lines": [{"sku": "MUG", "quantity": 1}]},
 }

@@ -46,3 +46,65 @@ async def test_the_export_has_all_of_the_person_and_nothing_of_others(served: Se
     assert {each["id"] for each in exported["transactions"]} == {str(sale.id) for sale in made}
     assert len(exported["transactions"]) == sales
     assert [each["transaction_id"] for each in exported["refunds"]] == [str(sale.id) for sale in made[:1]]
+
+
+async def recorded(served: Served, house: House, buyer_ref: str) -> str:
+    """The id of a sale under that reference."""
+    body = {"lines": [{"sku": "MUG", "quantity": 1}], "buyer_ref": buyer_ref}
+    made = await served.post(house.admin, "/transactions", body)
+    assert made.status_code == 201, made.text
+    id: str = made.json()["data"]["id"]
+    return id
+
+
+async def test_a_buyer_without_an_account_is_erased_by_an_admin(served: Served, a: House) -> None:
+    """Whoever bought as a guest can ask to be forgotten too, and a repeat has the first answer."""
+    await a.lists()
+    ours, others = await recorded(served, a, "ann@example.com"), await recorded(served, a, "bob@example.com")
+    headers = {"Idempotency-Key": "forget Ann"}
+    body = {"buyer": {"buyer_ref": " ann@example.com "}}
+    erased = await served.post(a.admin, "/buyers/erasure", body, headers=headers)
+    assert erased.status_code == 200, erased.text
+    again = await served.post(a.admin, "/buyers/erasure", body, headers=headers)
+    assert (again.status_code, again.json()) == (200, erased.json())
+    shown = {"X-Position": erased.headers["X-Position"]}
+    for id, ref in ((ours, codec.ERASED), (others, "bob@example.com")):
+        sale = (await served.get(a.admin, f"/transactions/{id}", headers=shown)).json()["data"]
+        assert sale["buyer_ref"] == ref
+    (entry,) = (await served.get(a.admin, "/ledger/entries", params={"from": erased.headers["X-Position"]})).json()[
+        "data"
+    ]
+    assert (entry["topic"], entry["recorded_at"]) == ("person.erased", erased.json()["data"]["erased_at"])
+    assert erased.json()["data"]["subject_id"] in entry["state"]
+    assert "ann" not in entry["state"] + entry["metadata"]
+
+
+async def test_a_reference_of_nobody_is_told_without_being_repeated(served: Served, a: House, b: House) -> None:
+    """It may be an e-mail address, and answers are logged on the way."""
+    await b.lists()
+    await recorded(served, b, "ann@example.com")
+    head = (await a.ledger.head(a.id)).position
+    for reference in ("ann@example.com", "", "x" * 300):
+        refused = await served.post(a.admin, "/buyers/erasure", {"buyer_ref": reference})
+        assert refused.status_code == 422, refused.text
+        assert "ann@" not in refused.text
+    for body in ({}, {"buyer_ref": None}, {"buyer_ref": "1", "source": "till"}):
+        assert (await served.post(a.admin, "/buyers/erasure", body)).status_code == 422
+    assert (await a.ledger.head(a.id)).position == head
+    await served.views_reach(b)
+    sale = (await served.get(b.admin, "/transactions")).json()["data"][0]
+    assert sale["buyer_ref"] == "ann@example.com"
+
+
+async def test_only_admins_erase_buyers(served: Served, a: House) -> None:
+    for person in (a.user, a.affiliate):
+        assert (await served.post(person, "/buyers/erasure", {"buyer_ref": "1"})).status_code == 403
+
+
+async def test_the_last_admin_cannot_be_erased(served: Served, a: House) -> None:
+    """Nobody could run the tenant any more; the answer says what to do first."""
+    path = f"/users/{a.admin.id}/erasure"
+    refused = await served.ask(a.admin, "POST", path)
+    assert (refused.status_code, refused.json()["type"]) == (409, "urn:bitnexus:problem:conflict")
+    assert "Let there be another admin first" in refused.json()["detail"]
+    assert (await served.get(a.admin, "/users/me")).json()["data"]["email"] == a.admin.email

@@ -38,6 +38,7 @@ DECLARED = {
     "GET /api/v1/users/me": "account:read",
     "GET /api/v1/users/{user_id}/export": "account:read",
     "POST /api/v1/users/{user_id}/erasure": "account:erase",
+    "POST /api/v1/buyers/erasure": "accounts:erase",
     "GET /api/v1/tenants/{tenant_id}": "tenants:read",
     "GET /api/v1/products": "products:read",
     "POST /api/v1/products": "products:write",
