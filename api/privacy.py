@@ -76,7 +76,9 @@ class PrivacyController(Controller):
         status_code=200,
     )
     async def erase(self, user_id: FromPath[UUID], sender: NamedDependency[Sender]) -> Response[answers.Data[Erasure]]:
-        """Forget a person, for good: oneself, or for admins anybody of the tenant. Doing it again changes nothing."""
+        """Forget a person, for good: oneself, or for admins anybody of the tenant. Doing it again changes nothing. The tenant's
+        last admin is not erased, 409: let there be another one first.
+        """
         _check(sender.who, user_id, "accounts:erase")
         command = commands.Erase(account_id=user_id)
         receipt = await commands.erase(command, sender.caller, sender.ledger, sender.parts.noted)
