@@ -103,7 +103,7 @@ async def test_nobody_can_ask_for_more_than_that(database: Database, owner: Conn
     """A process that was taken over must not be able to make commands forgotten that can still be repeated."""
     (made,) = record(owner, ids.new_id(), timedelta(hours=23))
     for role in ("app", "platform"):
-        async with await connections.connect(database.app_url, role) as connection:  # type: ignore[arg-type]  # of a tuple
+        async with await connections.connect(database.app_url, role) as connection:
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 await expiry.batch(connection)
     async with await connections.connect(database.app_url, "projector") as connection:
