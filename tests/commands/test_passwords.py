@@ -1,0 +1,60 @@
+"""Hashes of passwords: what they open, what they cost, and when no more are taken."""
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from commands import passwords
+from commands.passwords import Passwords
+from tests.conftest import CHEAP_ARGON2
+
+
+@pytest.fixture
+def cheap() -> Iterator[Passwords]:
+    made = Passwords(CHEAP_ARGON2)
+    yield made
+    made.close()
+
+
+async def test_a_password_opens_its_own_hash_and_no_other(cheap: Passwords) -> None:
+    hashed = await cheap.hash("correct horse")
+    assert await cheap.matches("correct horse", hashed)
+    assert not await cheap.matches("wrong horse", hashed)
+
+
+async def test_without_a_hash_nothing_matches(cheap: Passwords) -> None:
+    """Not even what is compared with to take the same time."""
+    assert not await cheap.matches("nobody's password", None)
+
+
+async def test_an_address_without_an_account_costs_as_much_as_one_that_has_one(
+    cheap: Passwords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the time tells which addresses have an account."""
+    verify, verified = cheap._verify, 0
+
+    def counted(hashed: str, password: str) -> bool:
+        nonlocal verified
+        verified += 1
+        return verify(hashed, password)
+
+    monkeypatch.setattr(cheap, "_verify", counted)
+    for hashed in (await cheap.hash("correct horse"), None):
+        await cheap.matches("correct horse", hashed)
+    assert verified == 2
+
+
+async def test_who_comes_when_too_many_wait_is_told_so_and_the_others_are_served(cheap: Passwords) -> None:
+    asked = [cheap.hash("correct horse") for _ in range(passwords.WAITING_MAX + 1)]
+    outcomes = await asyncio.gather(*asked, return_exceptions=True)
+    assert [type(each) for each in outcomes] == [bytes] * passwords.WAITING_MAX + [passwords.HashingOverloaded]
+    assert await cheap.hash("correct horse")
+
+
+async def test_hashes_cost_an_attacker_what_rfc_9106_recommends() -> None:
+    made = Passwords()
+    try:
+        assert (await made.hash("correct horse")).startswith(b"$argon2id$v=19$m=65536,t=3,p=4$")
+    finally:
+        made.close()
