@@ -1,15 +1,17 @@
 """Registering, logging in, refreshing: what is kept, and what is refused."""
 
 import asyncio
+import base64
 from typing import Any
 from uuid import UUID
 
+import msgspec
+import psycopg
 import pytest
 
-from commands import accounts, tenants
+from commands import accounts
 from domain import accounts as domain_accounts
-from domain import tenants as domain_tenants
-from ledger.caller import Caller
+from ledger import errors, ids
 from tests.world import World, caller
 
 ANN = accounts.Register(email="Ann@Example.com", name="Ann", password="correct horse battery")
@@ -38,6 +40,48 @@ async def test_a_wrong_password_and_an_unknown_address_are_refused_alike(world: 
         await log_in(world, tenant_id, "bob@example.com", ANN.password)
 
 
+@pytest.mark.parametrize(("email", "password"), [("no address", ANN.password), (ANN.email, "\ud800" * 10)])
+async def test_what_can_be_no_account_is_refused_like_a_wrong_password(
+    world: World, tenant_id: UUID, email: str, password: str
+) -> None:
+    await register(world, tenant_id)
+    with pytest.raises(accounts.CredentialsWrong):
+        await log_in(world, tenant_id, email, password)
+
+
+async def test_a_password_that_is_too_short_opens_no_account(world: World, tenant_id: UUID) -> None:
+    short = msgspec.structs.replace(ANN, password="short")
+    with pytest.raises(domain_accounts.PasswordLengthWrong):
+        await accounts.register(short, caller(tenant_id), world.ledger, world.passwords)
+    assert (await world.ledger.head(tenant_id)).position == 0
+
+
+async def test_the_same_address_in_another_tenant_is_another_account(world: World, tenant_id: UUID) -> None:
+    """Whoever belongs to one tenant must not get into another by it."""
+    other = ids.new_id()
+    await world.ledger.open_stream(other)
+    here = await register(world, tenant_id)
+    elsewhere = msgspec.structs.replace(ANN, password="another password")
+    there = (await accounts.register(elsewhere, caller(other), world.ledger, world.passwords)).aggregate
+    assert (here.tenant_id, there.tenant_id) == (tenant_id, other)
+    assert here.id != there.id
+    with pytest.raises(accounts.CredentialsWrong):
+        await log_in(world, other, ANN.email, ANN.password)
+    token = (await log_in(world, tenant_id, ANN.email, ANN.password)).refresh_token
+    with pytest.raises(accounts.RefreshTokenInvalid):
+        await accounts.refresh(token, caller(other), world.ledger)
+
+
+async def test_an_address_that_is_taken_costs_no_hash(
+    world: World, tenant_id: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """100 ms of a core for each try would be a way to stop everybody else."""
+    await register(world, tenant_id)
+    monkeypatch.setattr(world.passwords, "hash", None)
+    with pytest.raises(accounts.EmailTaken):
+        await register(world, tenant_id)
+
+
 async def test_of_two_registrations_at_once_one_wins(world: World, tenant_id: UUID) -> None:
     outcomes = await asyncio.gather(register(world, tenant_id), register(world, tenant_id), return_exceptions=True)
     refused = [outcome for outcome in outcomes if isinstance(outcome, accounts.EmailTaken)]
@@ -53,6 +97,17 @@ async def test_no_password_and_no_token_is_in_the_stream(world: World, tenant_id
         assert secret.encode() not in stored
 
 
+async def test_what_is_kept_of_passwords_and_tokens_opens_nothing(world: World, tenant_id: UUID) -> None:
+    """Whoever reads a backup must not be able to log in with it."""
+    await register(world, tenant_id)
+    token = (await log_in(world, tenant_id, ANN.email, ANN.password)).refresh_token
+    with psycopg.connect(world.database.owner_url) as owner:
+        kept = [bytes(value) for (value,) in owner.execute("SELECT value FROM ledger.secrets")]
+    assert len(kept) == 3
+    for secret in (ANN.password.encode(), token.encode(), base64.urlsafe_b64decode(token + "==")[32:]):
+        assert not any(secret in value for value in kept)
+
+
 async def test_a_refresh_token_is_good_once(world: World, tenant_id: UUID) -> None:
     await register(world, tenant_id)
     logged_in = await log_in(world, tenant_id, ANN.email, ANN.password)
@@ -64,6 +119,49 @@ async def test_a_refresh_token_is_good_once(world: World, tenant_id: UUID) -> No
     await accounts.refresh(renewed.refresh_token, caller(tenant_id), world.ledger)
 
 
+@pytest.mark.xfail(
+    strict=True, reason="refresh looks at the token before it loads the session, so no version conflicts"
+)
+async def test_of_two_uses_of_a_refresh_token_at_once_one_wins(
+    world: World, tenant_id: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thief and the owner must not both be given tokens. The other use is done right after this one's look at the token."""
+    await register(world, tenant_id)
+    token = (await log_in(world, tenant_id, ANN.email, ANN.password)).refresh_token
+    secret = world.ledger.secret
+
+    async def used_meanwhile(*asked: Any) -> bytes | None:
+        found = await secret(*asked)
+        monkeypatch.setattr(world.ledger, "secret", secret)
+        await accounts.refresh(token, caller(tenant_id), world.ledger)
+        return found
+
+    monkeypatch.setattr(world.ledger, "secret", used_meanwhile)
+    with pytest.raises((errors.VersionConflict, accounts.RefreshTokenInvalid)):
+        await accounts.refresh(token, caller(tenant_id), world.ledger)
+
+
+async def test_logging_out_is_recorded_and_leaves_nothing_of_the_session(world: World, tenant_id: UUID) -> None:
+    account = await register(world, tenant_id)
+    session_id = (await log_in(world, tenant_id, ANN.email, ANN.password)).session.aggregate.id
+    assert await accounts.sessions_of(account.id, tenant_id, world.ledger) == [session_id]
+    await accounts.log_out(session_id, caller(tenant_id), world.ledger)
+    assert (await world.ledger.load(domain_accounts.Session, tenant_id, session_id)).revoked
+    assert await accounts.sessions_of(account.id, tenant_id, world.ledger) == []
+    assert await world.ledger.secret_kinds(tenant_id, session_id) == []
+
+
+async def test_a_revoked_session_gets_no_new_token_although_its_old_one_is_there(world: World, tenant_id: UUID) -> None:
+    """It may be revoked between the look at the token and the look at the session."""
+    await register(world, tenant_id)
+    logged_in = await log_in(world, tenant_id, ANN.email, ANN.password)
+    session = await world.ledger.load(domain_accounts.Session, tenant_id, logged_in.session.aggregate.id)
+    session.revoke("stolen")
+    await world.ledger.append(caller(tenant_id), session)
+    with pytest.raises(domain_accounts.SessionRevoked):
+        await accounts.refresh(logged_in.refresh_token, caller(tenant_id), world.ledger)
+
+
 async def test_logging_out_ends_the_refresh_token(world: World, tenant_id: UUID) -> None:
     await register(world, tenant_id)
     logged_in = await log_in(world, tenant_id, ANN.email, ANN.password)
@@ -72,60 +170,7 @@ async def test_logging_out_ends_the_refresh_token(world: World, tenant_id: UUID)
         await accounts.refresh(logged_in.refresh_token, caller(tenant_id), world.ledger)
 
 
-@pytest.mark.parametrize("token", ["", "x", "ä", "A" * 86, "=" * 86, "A" * 100_000])
+@pytest.mark.parametrize("token", ["", "x", "ä", "A" * 86, "=" * 86])
 async def test_what_is_no_refresh_token_is_refused(world: World, tenant_id: UUID, token: str) -> None:
     with pytest.raises(accounts.RefreshTokenInvalid):
         await accounts.refresh(token, caller(tenant_id), world.ledger)
-
-
-SHOP = tenants.Create(
-    slug="shop", name="Shop", currency="EUR", admin_email="a@shop.example", admin_name="A", admin_password="long enough"
-)
-
-
-async def test_a_tenant_is_created_with_its_admin_and_found_by_its_slug(world: World) -> None:
-    await tenants.ensure_platform(world.ledger)
-    await tenants.ensure_platform(world.ledger)
-    receipt = await tenants.create(SHOP, _platform_caller(), world.ledger, world.passwords)
-    assert await tenants.find("shop", world.ledger) == receipt.aggregate.id
-    logged_in = await log_in(world, receipt.aggregate.id, "a@shop.example", "long enough")
-    assert logged_in.account.role == "admin"
-    with pytest.raises(tenants.SlugTaken):
-        await tenants.create(SHOP, _platform_caller(), world.ledger, world.passwords)
-    with pytest.raises(tenants.SlugUnknown):
-        await tenants.find("nobody", world.ledger)
-
-
-class Killed(Exception):
-    pass
-
-
-@pytest.mark.parametrize("writes", [1, 2, 3])
-async def test_a_tenant_that_was_begun_is_finished_by_the_next_try(
-    world: World, monkeypatch: pytest.MonkeyPatch, writes: int
-) -> None:
-    """The process may be killed between any two of its writes."""
-    await tenants.ensure_platform(world.ledger)
-    left = writes
-    with monkeypatch.context() as patch:
-        for name in ("append", "open_stream"):
-            write = getattr(world.ledger, name)
-
-            async def counted(*args: Any, write: Any = write, **kwargs: Any) -> Any:
-                nonlocal left
-                if left == 0:
-                    raise Killed
-                left -= 1
-                return await write(*args, **kwargs)
-
-            patch.setattr(world.ledger, name, counted)
-        with pytest.raises(Killed):
-            await tenants.create(SHOP, _platform_caller(), world.ledger, world.passwords)
-    receipt = await tenants.create(SHOP, _platform_caller(), world.ledger, world.passwords)
-    assert await tenants.find("shop", world.ledger) == receipt.aggregate.id
-    assert (await world.ledger.head(receipt.aggregate.id)).position == 2
-    assert (await log_in(world, receipt.aggregate.id, SHOP.admin_email, SHOP.admin_password)).account.role == "admin"
-
-
-def _platform_caller() -> Caller:
-    return caller(domain_tenants.PLATFORM_ID)
