@@ -1,7 +1,13 @@
 """Erasing a person over HTTP, and giving a person all that is held of them."""
 
+import dataclasses
+from uuid import UUID
+
 import pytest
 
+from api.app import create_app
+from commands import privacy
+from domain import accounts
 from ledger import codec, ids
 from tests.api.house import PASSWORD, House, Served
 
@@ -16,6 +22,25 @@ async def test_who_erases_oneself_is_gone(served: Served, a: House) -> None:
     assert (me["email"], me["name"]) == (codec.ERASED, codec.ERASED)
     again = await served.client.post(path, headers=a.admin.headers)
     assert (again.status_code, again.json()) == (200, answer.json())
+
+
+async def test_who_is_erased_over_http_is_noted_outside_the_database(served: Served, a: House) -> None:
+    """Else the person would be back with the next backup that is restored."""
+    noted: list[tuple[UUID, UUID]] = []
+
+    async def note(tenant_id: UUID, subject_id: UUID) -> None:
+        noted.append((tenant_id, subject_id))
+        if len(noted) == 1:
+            raise privacy.NotNoted
+
+    app = create_app(dataclasses.replace(served.parts, noted=note))
+    async with Served(app, served.parts).client as client:
+        path = f"/api/v1/users/{a.user.id}/erasure"
+        refused = await client.post(path, headers=a.user.headers)
+        assert (refused.status_code, "Retry-After" in refused.headers) == (503, True)
+        assert (await a.ledger.load(accounts.Account, a.id, a.user.id)).email == a.user.email
+        assert (await client.post(path, headers=a.user.headers)).status_code == 200
+    assert noted == [(a.id, a.user.id)] * 2
 
 
 async def test_nobody_erases_or_exports_somebody_else_but_an_admin_of_the_tenant(
@@ -40,8 +65,11 @@ async def test_the_export_has_all_of_the_person_and_nothing_of_others(served: Se
     if made:
         await a.refunds(made[0], 1)
     await a.sells(mug, buyer=a.affiliate)
-    exported = (await served.client.get(f"/api/v1/users/{a.user.id}/export", headers=a.user.headers)).json()["data"]
-    assert exported["user"]["email"] == a.user.email
+    answer = await served.client.get(f"/api/v1/users/{a.user.id}/export", headers=a.user.headers)
+    assert answer.headers["Cache-Control"] == "no-store"
+    exported = answer.json()["data"]
+    known = {"id": str(a.user.id), "email": a.user.email, "name": "alpha user", "role": "user", "tenant_id": str(a.id)}
+    assert {name: exported["user"][name] for name in known} == known
     assert len(exported["user"]["sessions"]) == 1
     assert {each["id"] for each in exported["transactions"]} == {str(sale.id) for sale in made}
     assert len(exported["transactions"]) == sales
@@ -108,3 +136,14 @@ async def test_the_last_admin_cannot_be_erased(served: Served, a: House) -> None
     assert (refused.status_code, refused.json()["type"]) == (409, "urn:bitnexus:problem:conflict")
     assert "Let there be another admin first" in refused.json()["detail"]
     assert (await served.get(a.admin, "/users/me")).json()["data"]["email"] == a.admin.email
+
+
+async def test_an_affiliate_is_given_the_sales_that_they_brought(served: Served, a: House) -> None:
+    mug = await a.lists()
+    brought = await a.sells(mug, buyer=a.user, affiliate=a.affiliate)
+    await a.sells(mug, buyer=a.user)
+    await a.refunds(brought, 1)
+    path = f"/api/v1/users/{a.affiliate.id}/export"
+    exported = (await served.client.get(path, headers=a.affiliate.headers)).json()["data"]
+    assert [each["id"] for each in exported["transactions"]] == [str(brought.id)]
+    assert [each["transaction_id"] for each in exported["refunds"]] == [str(brought.id)]

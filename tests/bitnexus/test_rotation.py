@@ -1,18 +1,22 @@
 """Replacing a master key: nobody's data is lost on the way, and the key in between is good for nothing afterwards."""
 
 import base64
+import uuid
+from collections.abc import Iterator
 from uuid import UUID
 
 import psycopg
 import pytest
+from psycopg import conninfo, sql
 
 from bitnexus import database as connections
 from bitnexus import rotation, schema, settings
 from commands import accounts
 from domain import accounts as domain_accounts
-from ledger import errors
+from ledger import errors, ids
 from ledger.keyring import Keyring
 from ledger.keys import MasterKey, MasterKeyInvalid
+from tests.bitnexus import commandline
 from tests.world import MASTER, Database, World, caller
 
 SECOND, THIRD = bytes([2] * 32), bytes([3] * 32)
@@ -76,6 +80,44 @@ async def test_the_key_in_between_can_be_thrown_away(world: World, tenant_id: UU
         await names(world, tenant_id, people, YEAR_TWO)
 
 
+async def test_keys_of_one_subject_in_two_tenants_stay_apart(world: World, tenant_id: UUID) -> None:
+    """A tenant that was moved may have its person's id here twice; each tenant's key is its own."""
+    url, subject, other = world.database.owner_url, ids.new_id(), ids.new_id()
+    schema.migrate(url, MASTER)
+    async with world.app.connection() as connection:
+        for tenant in (tenant_id, other):
+            await Keyring(MASTER).make(connection, tenant, [subject])
+        schema.migrate(url, YEAR_TWO)
+        assert rotation.rotate(url, YEAR_TWO).rewrapped == 2
+        for tenant in (tenant_id, other):
+            assert await Keyring(YEAR_TWO).find_as_tenant(connection, tenant, [subject])
+
+
+@pytest.fixture
+def plain_owner(database: Database) -> Iterator[str]:
+    """The URL of an owner who is no superuser, as managed databases have it: forced row-level security binds it too."""
+    name = sql.Identifier(f"owner_{uuid.uuid4().hex[:12]}")
+    with psycopg.connect(database.owner_url, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE ROLE {} LOGIN NOINHERIT PASSWORD 'rotates'").format(name))
+        connection.execute(sql.SQL("GRANT bitnexus_writer TO {}").format(name))
+        connection.execute(sql.SQL("GRANT USAGE ON SCHEMA ledger TO {}").format(name))
+        for table in ("subject_keys", "master_keys"):
+            connection.execute(sql.SQL("ALTER TABLE ledger.{} OWNER TO {}").format(sql.Identifier(table), name))
+        yield conninfo.make_conninfo(database.owner_url, user=name.as_string()[1:-1], password="rotates")
+        connection.execute(sql.SQL("REASSIGN OWNED BY {} TO CURRENT_USER").format(name))
+        connection.execute(sql.SQL("DROP OWNED BY {}").format(name))
+        connection.execute(sql.SQL("DROP ROLE {}").format(name))
+
+
+async def test_an_owner_who_is_no_superuser_rotates_too(world: World, tenant_id: UUID, plain_owner: str) -> None:
+    """Who saw no rows would call a key no longer needed that everybody's key is wrapped by."""
+    for keys in (MASTER, YEAR_TWO):
+        schema.migrate(world.database.owner_url, keys)
+    await register(world, tenant_id, 1)
+    done = rotation.rotate(plain_owner, YEAR_TWO)
+    assert (done.rewrapped, wrapped_by(world.database)) == (1, {YEAR_TWO.id})
+
+
 async def test_who_registered_before_a_rotation_still_logs_in(world: World, tenant_id: UUID) -> None:
     """Reservations are HMACs under the root: with another key no address would be found any more."""
     await register(world, tenant_id, 1)
@@ -118,7 +160,7 @@ def test_several_keys_are_written_with_commas() -> None:
     assert MasterKey.parse(text).ids == YEAR_THREE.ids
     found = settings.read({"BITNEXUS_MASTER_KEY": text})
     assert found.master_key == text
-    for wrong in (text + ",", text + ",x", text + "," + text):
+    for wrong in (text + ",", text + ",x", text + "!", text + "," + text):
         with pytest.raises(MasterKeyInvalid):
             MasterKey.parse(wrong)
 
@@ -130,3 +172,41 @@ def test_no_role_of_a_process_changes_a_key(database: Database) -> None:
             pytest.raises(psycopg.errors.InsufficientPrivilege),
         ):
             connection.execute("UPDATE ledger.subject_keys SET wrapped = ''")
+
+
+# The command line
+
+
+def line(database: Database, *keys: bytes) -> commandline.CommandLine:
+    given = ",".join(base64.b64encode(key).decode() for key in keys)
+    return commandline.CommandLine(DATABASE_URL=database.owner_url, BITNEXUS_MASTER_KEY=given)
+
+
+def test_keys_rotate_wraps_again_and_says_which_keys_are_still_needed(database: Database) -> None:
+    """Three years of an installation: the key of the second can be taken out, and nobody is lost by it."""
+    first = bytes(range(32))
+    assert commandline.create_shop(line(database, first))["slug"] == "shop"
+    years = [
+        (line(database, SECOND, first), YEAR_TWO, []),
+        (line(database, THIRD, SECOND, first), AFTER, [YEAR_TWO.id]),
+    ]
+    for bitnexus, keys, not_needed in years:
+        wanted = {"key": keys.id, "needed": [keys.id, MASTER.id], "not_needed": not_needed}
+        assert bitnexus.good("keys", "rotate") == {"rewrapped": 1, **wanted}
+        assert wrapped_by(database) == {keys.id}
+    shown = line(database, THIRD, SECOND, first)("keys", "rotate")
+    assert (shown.code, shown.err) == (0, "")
+    (row,) = [row for row in shown.out.splitlines() if AFTER.id in row]
+    assert [cell.strip() for cell in row.split("│")[1:-1]] == [AFTER.id, "0", f"{AFTER.id}, {MASTER.id}", YEAR_TWO.id]
+    after = line(database, THIRD, first)
+    asked = ("tenants", "admin", "shop", "--admin-email", "admin@shop.example", "--admin-password", "new password")
+    assert after.good(*asked)["new_account"] is False
+    node = commandline.CommandLine(
+        DATABASE_APP_URL=database.app_url, BITNEXUS_MASTER_KEY=after.environment["BITNEXUS_MASTER_KEY"]
+    )
+    refused = node("keys", "rotate", "--json")
+    assert refused.code == 2
+    assert "owner" in refused.json["error"]
+    refused = line(database, SECOND, first)("keys", "rotate", "--json")
+    assert refused.code == 2
+    assert AFTER.id in refused.json["error"]
