@@ -10,6 +10,7 @@ from uuid import UUID
 import msgspec
 
 from commands.passwords import Passwords
+from commands.repeats import repeatable
 from domain import accounts, refusals
 from ledger import codec, errors, ids
 from ledger.caller import Caller
@@ -69,6 +70,7 @@ class LoggedIn(msgspec.Struct, frozen=True, kw_only=True):
     refresh_token: str
 
 
+@repeatable(accounts.Account)
 async def register(
     command: Register, caller: Caller, ledger: Ledger, passwords: Passwords
 ) -> Receipt[accounts.Account]:
@@ -141,10 +143,13 @@ async def refresh(token: str, caller: Caller, ledger: Ledger) -> LoggedIn:
     Raises RefreshTokenInvalid, SessionRevoked, VersionConflict (it was used at the same moment elsewhere).
     """
     _, session_id = _parse(token)
+    try:  # before the secret is read: whoever uses the token meanwhile then makes this version a conflict
+        session = await ledger.load(accounts.Session, caller.tenant_id, session_id)
+    except errors.NotFound:
+        raise RefreshTokenInvalid from None
     stored = await ledger.secret(caller.tenant_id, session_id, REFRESH)
     if stored is None or not hmac.compare_digest(stored, _hash(token)):
         raise RefreshTokenInvalid
-    session = await ledger.load(accounts.Session, caller.tenant_id, session_id)
     session.refresh()
     account = await ledger.load(accounts.Account, caller.tenant_id, session.account_id)
     if account.email == codec.ERASED:  # the session began while the person was being erased

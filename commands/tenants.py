@@ -54,8 +54,10 @@ async def create(command: Create, caller: Caller, ledger: Ledger, passwords: Pas
         id=tenant_id, slug=command.slug, name=command.name, currency=command.currency
     )  # checks before writing
     accounts.register(id=tenant_id, tenant_id=tenant_id, email=email, name=command.admin_name, role=accounts.Role.ADMIN)
+    repeated = False
     try:
-        await ledger.append(caller, registration, claims=[Claim(SLUG, command.slug, tenant_id)])
+        registered = await ledger.append(caller, registration, claims=[Claim(SLUG, command.slug, tenant_id)])
+        tenant_id, repeated = registered.aggregate.id, registered.replayed
     except errors.ReservationTaken as taken:
         tenant_id = taken.owner
         if await _is_complete(tenant_id, ledger):
@@ -65,7 +67,9 @@ async def create(command: Create, caller: Caller, ledger: Ledger, passwords: Pas
     admin = account_commands.Register(
         email=email, name=command.admin_name, password=command.admin_password, role=accounts.Role.ADMIN
     )
-    await account_commands.register(admin, _system(tenant_id, b"admin"), ledger, passwords)
+    first = await account_commands.register(admin, _system(tenant_id, b"admin"), ledger, passwords)
+    if first.replayed and not repeated:  # somebody else finished it meanwhile: the tenant is theirs
+        raise SlugTaken(command.slug)
     return receipt
 
 

@@ -119,9 +119,6 @@ async def test_a_refresh_token_is_good_once(world: World, tenant_id: UUID) -> No
     await accounts.refresh(renewed.refresh_token, caller(tenant_id), world.ledger)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="refresh looks at the token before it loads the session, so no version conflicts"
-)
 async def test_of_two_uses_of_a_refresh_token_at_once_one_wins(
     world: World, tenant_id: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
