@@ -86,6 +86,7 @@ TABLE: dict[type[Exception], Kind] = {
     ledger_errors.Overloaded: UNAVAILABLE,
     ledger_errors.TenantBusy: UNAVAILABLE,
     ledger_errors.NotWritable: UNAVAILABLE,
+    ledger_errors.DatabaseAway: UNAVAILABLE,
     ledger_errors.AppenderClosed: UNAVAILABLE,
     ledger_errors.OutcomeUnknown: UNAVAILABLE,
     positions.ViewBehind: UNAVAILABLE,

@@ -30,6 +30,7 @@ from ledger import appender, ids, read
 from ledger.caller import Caller
 from ledger.codec import Codec
 from ledger.keyring import Keyring
+from ledger.lookups import Lookups
 from ledger.store import Ledger
 from ledger.waker import Waker
 from projections import batches, catalogue, positions, runner
@@ -155,7 +156,10 @@ async def _measure(app_url: str, events: int, repeats: int) -> dict[str, object]
     appends = appender.Appender(database.connector(app_url, "app"), Waker())
     await appends.start()
     async with database.pool(app_url, "app", 2) as pool:
-        head = await _fill(Ledger(pool, appends, codec, keyring), tenant_id, events)
+        lookups = Lookups(database.connector(app_url, "app"), pool, codec, keyring)
+        await lookups.start()
+        head = await _fill(Ledger(pool, appends, lookups, codec, keyring), tenant_id, events)
+        await lookups.close()
     await appends.close()
     source = batches.Source(codec, keyring)
 

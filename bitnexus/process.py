@@ -13,6 +13,7 @@ from domain import catalogue
 from ledger.appender import Appender
 from ledger.codec import Codec
 from ledger.keyring import Keyring, Watcher
+from ledger.lookups import Lookups
 from ledger.store import Ledger, Pool
 from ledger.waker import Waker
 from projections import batches, positions
@@ -73,7 +74,10 @@ async def running(installation: Installation, *, projecting: bool) -> AsyncItera
         appender = Appender(connect_app, waker)
         await appender.start()
         stack.push_async_callback(_finish, appender)
-        ledger = Ledger(app, appender, codec, keyring)
+        lookups = Lookups(connect_app, app, codec, keyring)
+        await lookups.start()
+        stack.push_async_callback(lookups.close)
+        ledger = Ledger(app, appender, lookups, codec, keyring)
         yield Process(installation, app, projector, waker, appender, ledger, passwords, source, reached, runner)
 
 

@@ -89,6 +89,13 @@ class NotWritable(LedgerError):
         self.sqlstate = sqlstate
 
 
+class DatabaseAway(LedgerError):
+    """The database went away and did not come back in time; nothing was asked of it that changes anything."""
+
+    def __init__(self) -> None:
+        super().__init__("The database does not answer at present. Try again in a few seconds.")
+
+
 class OutcomeUnknown(LedgerError):
     """The database went away and did not come back in time: the command may or may not stand. Send the same id again."""
 

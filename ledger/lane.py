@@ -46,13 +46,21 @@ class Lane:
     """Lives from `open` to `close`. All of it is touched by the event loop's thread only.
 
     `connect` gives connections in autocommit, `statements` are SQL by name, each prepared once a connection, and
-    `lock_timeout_ms` is how long a call may wait for a row that another transaction holds.
+    `lock_timeout_ms` is how long a call may wait for a row that another transaction holds, and `recovery_s_max` how long it is
+    sent again to a database that went away (RECOVERY_S_MAX).
     """
 
-    def __init__(self, connect: Connect, statements: Mapping[str, str], lock_timeout_ms: int) -> None:
+    def __init__(
+        self,
+        connect: Connect,
+        statements: Mapping[str, str],
+        lock_timeout_ms: int,
+        recovery_s_max: float | None = None,
+    ) -> None:
         self._connect = connect
         self._statements = statements
         self._lock_timeout_ms = lock_timeout_ms
+        self._recovery_s_max = RECOVERY_S_MAX if recovery_s_max is None else recovery_s_max
         self._calls: deque[_Call] = deque()  # not answered yet, in order
         self._connection: AsyncConnection[TupleRow] | None = None
         self._pgconn: PGconn | None = None  # the connection's, while it is good
@@ -76,7 +84,7 @@ class Lane:
         """Send at once. The answer is in binary, or an exception: psycopg.Error, Lost.
 
         After an error with an SQLSTATE nothing was written: the database gave it. Lost is raised when the database did not come
-        back within RECOVERY_S_MAX; whether the call was executed is not known then. Parameters are in binary, of the types
+        back in that time; whether the call was executed is not known then. Parameters are in binary, of the types
         that the statement was prepared with.
         """
         call = _Call(statement, parameters, asyncio.get_running_loop().create_future())
@@ -177,7 +185,7 @@ class Lane:
             now = loop.time()
             for call in self._calls:
                 call.result = None
-                call.deadline = call.deadline or now + RECOVERY_S_MAX
+                call.deadline = call.deadline or now + self._recovery_s_max
             try:
                 await self._establish()
             except Exception as error:  # noqa: BLE001  the edge of a task: callers are told when their time is over

@@ -9,24 +9,23 @@ from uuid import UUID
 import msgspec
 from eventsourcing.domain import Aggregate
 from eventsourcing.utils import get_topic
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
-from psycopg_pool import AsyncConnectionPool
 
-from ledger import appender, errors, ids, read
+from ledger import appender, errors, ids, lookups, read
 from ledger.appender import Appender
 from ledger.caller import Caller
 from ledger.codec import Codec
 from ledger.keyring import Keyring
 from ledger.keys import MasterKey
+from ledger.lookups import Lookups, Wanted
 
 A = TypeVar("A", bound=Aggregate)
 
 SUBJECT_TRIES_MAX = 3
 """A reference whose subject is erased at the same moment gets a new subject at the next try."""
 
+Pool = lookups.Pool
+
 READ_AGGREGATES = "SELECT * FROM ledger.read_aggregates(%s, %s, %s)"
-READ_HOLDERS = "SELECT * FROM ledger.read_holders(%s, %s, %s)"
 READ_RESERVATIONS = "SELECT * FROM ledger.read_reservations(%s, %s, %s)"
 READ_SECRET = "SELECT o_value FROM ledger.read_secret(%s, %s, %s)"
 READ_COMMAND = "SELECT * FROM ledger.read_command(%s, %s)"
@@ -34,8 +33,6 @@ OPEN_STREAM = "SELECT ledger.open_stream(%s)"
 READ_SECRET_KINDS = "SELECT o_kind FROM ledger.read_secret_kinds(%s, %s)"
 READ_SUBJECT = "SELECT o_subject FROM ledger.read_subject(%s, %s, %s)"
 OPEN_SUBJECTS = "SELECT o_ref, o_subject FROM ledger.open_subjects(%s, %s, %s, %s)"
-
-Pool = AsyncConnectionPool[AsyncConnection[TupleRow]]
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -90,63 +87,52 @@ _OUTCOME = msgspec.json.Decoder(_Outcome)
 class Ledger:
     """One per process. Holds no state of its own beside the caches of its parts."""
 
-    def __init__(self, pool: Pool, appends: Appender, codec: Codec, keyring: Keyring) -> None:
+    def __init__(self, pool: Pool, appends: Appender, looks: Lookups, codec: Codec, keyring: Keyring) -> None:
         self._pool = pool  # the app role's, autocommit
         self._appender = appends
+        self._lookups = looks
         self.codec = codec
         self.keyring = keyring
 
     # Reading aggregates
 
     async def load(self, cls: type[A], tenant_id: UUID, id: UUID, version: int | None = None) -> A:
-        """The aggregate, or as it was at that version. Raises NotFound (also if the id is another kind's)."""
-        found = (
-            await self._read(cls, tenant_id, READ_AGGREGATES, (tenant_id, [id], version or appender.VERSION_MAX))
-        ).get(id)
-        if found is None or (version is not None and found.version != version):
+        """The aggregate, or as it was at that version. Raises NotFound (also if the id is another kind's), DatabaseAway."""
+        if version is None:
+            found = (await self.load_many(cls, tenant_id, [id])).get(id)
+        else:
+            found = await self._load_at(cls, tenant_id, id, version)
+        if found is None:
             raise errors.NotFound(get_topic(cls), id)
         return found
 
     async def load_many(self, cls: type[A], tenant_id: UUID, ids: Sequence[UUID]) -> dict[UUID, A]:
-        """Those that there are, by id."""
-        return (
-            await self._read(cls, tenant_id, READ_AGGREGATES, (tenant_id, list(ids), appender.VERSION_MAX))
-            if ids
-            else {}
-        )
+        """Those that there are, by id. Raises DatabaseAway."""
+        if not ids:
+            return {}
+        found = await self._lookups.find([Wanted(tenant_id, "", id.bytes) for id in ids])
+        return {each.id: each for each in found.values() if isinstance(each, cls)}
 
     async def load_by(self, cls: type[A], tenant_id: UUID, kind: str, keys: Sequence[str]) -> dict[str, A]:
-        """The holders of these reservations, by key; those that there are. One query."""
+        """The holders of these reservations, by key; those that there are. Raises DatabaseAway."""
         if not keys:
             return {}
-        references = {self.keyring.master.reference(tenant_id, kind, key): key for key in keys}
-        async with self._pool.connection() as connection:
-            rows = await (
-                await connection.execute(READ_HOLDERS, (tenant_id, kind, list(references)), binary=True)
-            ).fetchall()
-            aggregates = await self._fold(connection, cls, tenant_id, [row[1:] for row in rows])
-        holders = {row[0]: row[2] for row in rows}
-        return {references[ref]: aggregates[owner] for ref, owner in holders.items() if owner in aggregates}
+        reference = self.keyring.master.reference
+        wanted = {Wanted(tenant_id, kind, reference(tenant_id, kind, key)): key for key in keys}
+        found = await self._lookups.find(list(wanted))
+        return {wanted[each]: holder for each, holder in found.items() if isinstance(holder, cls)}
 
-    async def _read(self, cls: type[A], tenant_id: UUID, query: str, parameters: Sequence[Any]) -> dict[UUID, A]:
+    async def _load_at(self, cls: type[A], tenant_id: UUID, id: UUID, version: int) -> A | None:
         async with self._pool.connection() as connection:
-            rows = await (await connection.execute(query.encode(), parameters, binary=True)).fetchall()
-            return await self._fold(connection, cls, tenant_id, rows)
-
-    async def _fold(
-        self, connection: AsyncConnection[TupleRow], cls: type[A], tenant_id: UUID, rows: list[TupleRow]
-    ) -> dict[UUID, A]:
-        """Rows are (position, originator, version, topic, recorded_at, state), each originator's in order of version."""
-        parsed = [
-            self.codec.parse(topic, originator, version, state) for _, originator, version, topic, _, state in rows
-        ]
-        subjects = {half.subject_id for half in parsed if half.subject_id is not None}
-        keys = await self.keyring.find_as_tenant(connection, tenant_id, subjects) if subjects else {}
-        folded: dict[UUID, Any] = {}
-        for (_, originator, version, _, recorded_at, _), half in zip(rows, parsed, strict=True):
-            event = self.codec.finish(tenant_id, originator, version, recorded_at, half, keys)
-            folded[originator] = event.mutate(folded.get(originator))
-        return {id: aggregate for id, aggregate in folded.items() if isinstance(aggregate, cls)}
+            cursor = await connection.execute(READ_AGGREGATES, (tenant_id, [id], version), binary=True)
+            rows = await cursor.fetchall()
+            parsed = [self.codec.parse(topic, id, number, state) for _, _, number, topic, _, state in rows]
+            subjects = {half.subject_id for half in parsed if half.subject_id is not None}
+            keys = await self.keyring.find_as_tenant(connection, tenant_id, subjects) if subjects else {}
+        folded: Any = None
+        for (_, _, number, _, recorded_at, _), half in zip(rows, parsed, strict=True):
+            folded = self.codec.finish(tenant_id, id, number, recorded_at, half, keys).mutate(folded)
+        return folded if isinstance(folded, cls) and folded.version == version else None
 
     # Appending
 

@@ -25,6 +25,7 @@ from ledger.appender import Appender
 from ledger.codec import Codec
 from ledger.keyring import Keyring
 from ledger.keys import MasterKey
+from ledger.lookups import Lookups
 from ledger.store import Ledger
 from ledger.waker import Waker
 from migrations import runner
@@ -106,7 +107,11 @@ async def world(database: Database) -> AsyncIterator[World]:
     ):
         await appender.start()
         await waker.start()
-        yield World(database, Ledger(app, appender, codec, keyring), appender, waker, app, projector, passwords)
+        lookups = Lookups(connections.connector(database.app_url, "app"), app, codec, keyring)
+        await lookups.start()
+        ledger = Ledger(app, appender, lookups, codec, keyring)
+        yield World(database, ledger, appender, waker, app, projector, passwords)
+        await lookups.close()
         await appender.close()
         await waker.close()
         passwords.close()

@@ -26,7 +26,7 @@ class StockedLedger(Ledger):
     """Looks at hand first for products by SKU and for buyers, and else in the ledger."""
 
     def __init__(self, ledger: Ledger) -> None:
-        super().__init__(ledger._pool, ledger._appender, ledger.codec, ledger.keyring)
+        super().__init__(ledger._pool, ledger._appender, ledger._lookups, ledger.codec, ledger.keyring)
         self._products: dict[str, products.Product] = {}
         self._buyers: dict[str, UUID] = {}
 
