@@ -55,18 +55,27 @@ class FileLimit:
     def give(self) -> None:
         self.limit(resource.RLIM_INFINITY)
 
-    def limit(self, file_bytes_max: int) -> None:
-        """Of the first process before the others, so that none that starts meanwhile goes without."""
+    def limit(self, file_bytes_max: int, application: str | None = None) -> None:
+        """`application`: only the backends of that name, and every process that starts from now on.
+
+        The first process comes before the others, so that none that starts meanwhile goes without.
+        """
         postmaster = cluster.pid(self._embedded.data_dir)
         assert postmaster is not None
         owner = (self._embedded.data_dir / "pg").stat()
+        chosen = None if application is None else self._backends(application)
         with _really(owner.st_uid, owner.st_gid):
             _limit(postmaster, file_bytes_max)
-            for pid in _children(postmaster):
+            for pid in _children(postmaster) if chosen is None else chosen:
                 try:
                     _limit(pid, file_bytes_max)
                 except ProcessLookupError:
                     continue  # it has ended
+
+    def _backends(self, application: str) -> list[int]:
+        with psycopg.connect(self._embedded.owner_url) as owner:
+            query = "SELECT pid FROM pg_stat_activity WHERE application_name = %s"
+            return [pid for (pid,) in owner.execute(query, (application,))]
 
 
 def _children(pid: int) -> list[int]:
