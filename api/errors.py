@@ -94,6 +94,7 @@ TABLE: dict[type[Exception], Kind] = {
     psycopg_pool.PoolTimeout: UNAVAILABLE,
     psycopg_pool.PoolClosed: UNAVAILABLE,
     psycopg.OperationalError: UNAVAILABLE,
+    psycopg.errors.InternalError_: UNAVAILABLE,  # a quota; or the server crashed at the commit, and perhaps it stands
 }
 
 _OF_STATUS = {
@@ -153,13 +154,17 @@ def _told(request: Request[Any, Any, Any], error: Exception) -> tuple[Kind, str,
         _log.error("%s %s failed", request.method, request.scope.get("path_template"), exc_info=error)
         return BROKEN, "The request failed, and nothing of it was kept. Send it again later.", {}, {}
     if isinstance(error, psycopg.Error):
-        _log.warning("The database did not answer %s: %s", request.scope.get("path_template"), str(error).strip())
-        return found, "The database does not answer. Send the request again in a second.", {}, {}
+        level = logging.ERROR if isinstance(error, psycopg.errors.InternalError_) else logging.WARNING
+        _log.log(level, "The database did not answer %s: %s", request.scope.get("path_template"), str(error).strip())
+        return found, _DATABASE_CANNOT, {}, {}
     if found is CHANGED and "if-match" in request.headers:
         found = STALE
     return found, str(error), getattr(error, "fields", {}), {}
 
 
+_DATABASE_CANNOT = (
+    "The database cannot answer now. Send the request again in a second, a command with the same Idempotency-Key."
+)
 _DETAILS = {
     NOT_FOUND: "There is nothing at this address. Look it up at /schema.",
     TOO_LARGE: "The body is larger than 1 MiB. Send less at once.",

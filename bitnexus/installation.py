@@ -82,5 +82,5 @@ def _prepared(settings: Settings, owner_url: str | None, master: MasterKey, migr
 
 def _migrated(owner_url: str | None, master: MasterKey) -> list[str]:
     if owner_url is None:
-        raise schema.NotMigrated(None, "it was not given the owner's DATABASE_URL.")
+        raise schema.NotMigrated(None, "it was not given the owner's DATABASE_URL.", master.root_id)
     return schema.migrate(owner_url, master)

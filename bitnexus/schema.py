@@ -43,13 +43,18 @@ class MasterKeyOrderWrong(Exception):
 
 
 class NotMigrated(Exception):
-    """`missing` None: the login role cannot even log in."""
+    """`missing` None: the login role cannot even log in, so that nobody can say here which key the database needs."""
 
-    def __init__(self, missing: list[str] | None, why_not_now: str) -> None:
+    def __init__(self, missing: list[str] | None, why_not_now: str, given: str) -> None:
         lacks = "the login role or its password" if missing is None else ", ".join(missing) or "its master key's id"
+        perhaps = (
+            f" That password follows from the master key, the one given has the id {given}: if the database was begun with "
+            "another key, give that one instead."
+        )
         super().__init__(
             f"The database is not ready for this release: it lacks {lacks}, and this process cannot change that: "
             f"{why_not_now} Run `bitnexus migrate` with the owner's DATABASE_URL and this master key, then start again."
+            f"{perhaps if missing is None else ''}"
         )
 
 
@@ -65,11 +70,11 @@ def ensure(owner_url: str | None, app_url: str, master: MasterKey) -> list[str]:
             return []
     missing = None if found is None else found.missing
     if owner_url is None:
-        raise NotMigrated(missing, "it was not given the owner's DATABASE_URL.")
+        raise NotMigrated(missing, "it was not given the owner's DATABASE_URL.", master.root_id)
     try:
         return migrate(owner_url, master)
     except errors.DatabaseUnreachable as error:
-        raise NotMigrated(missing, str(error)) from None
+        raise NotMigrated(missing, str(error), master.root_id) from None
 
 
 class _Found(NamedTuple):

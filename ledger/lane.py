@@ -20,9 +20,14 @@ from psycopg.rows import TupleRow
 RECOVERY_S_MAX = 30.0
 """How long a call is sent again to a database that went away, before it fails."""
 RETRY_S_MIN, RETRY_S_MAX = 0.05, 1.0
+LOOK_S = 0.5
+"""Between two looks at the socket that nobody asked for: uvloop tells of a socket that was reset after the server's last words
+once, and those words may be all that is read then."""
 _GOOD = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK)
 _GONE = "57"
 """Class of the errors with which a server says that it ends the connection or has none to give: operator intervention."""
+_ENDS = ("FATAL", "PANIC")
+"""Severities with which a server ends the connection. A PANIC says what could not be written, but not whether the commit stands."""
 
 _log = logging.getLogger(__name__)
 
@@ -65,6 +70,7 @@ class Lane:
         self._connection: AsyncConnection[TupleRow] | None = None
         self._pgconn: PGconn | None = None  # the connection's, while it is good
         self._socket = -1  # the connection's; libpq forgets it when it finds it closed
+        self._look: asyncio.TimerHandle | None = None  # while `_pgconn` is there
         self._recovery: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -83,9 +89,9 @@ class Lane:
     def call(self, statement: str, parameters: Sequence[bytes]) -> "asyncio.Future[PGresult]":
         """Send at once. The answer is in binary, or an exception: psycopg.Error, Lost.
 
-        After an error with an SQLSTATE nothing was written: the database gave it. Lost is raised when the database did not come
-        back in that time; whether the call was executed is not known then. Parameters are in binary, of the types
-        that the statement was prepared with.
+        After an error with an SQLSTATE nothing was written: the database gave it, and lives. Lost is raised when the database
+        did not come back in time; whether the call was executed is not known then. Parameters are in binary, of
+        the types that the statement was prepared with.
         """
         call = _Call(statement, parameters, asyncio.get_running_loop().create_future())
         self._calls.append(call)
@@ -110,6 +116,7 @@ class Lane:
         self._pgconn.enter_pipeline_mode()
         self._socket = self._pgconn.socket
         asyncio.get_running_loop().add_reader(self._socket, self._guarded, self._read)
+        self._look_later()
 
     def _send(self, pgconn: PGconn, call: _Call) -> None:
         formats = [pq.Format.BINARY] * len(call.parameters)
@@ -145,8 +152,16 @@ class Lane:
         if not self._calls:
             self._push(pgconn)
 
+    def _look_later(self) -> None:
+        self._look = asyncio.get_running_loop().call_later(LOOK_S, self._look_again)
+
+    def _look_again(self) -> None:
+        self._guarded(self._read)
+        if self._pgconn is not None:
+            self._look_later()
+
     def _refused(self, call: _Call, error: psycopg.Error) -> None:
-        if error.sqlstate is None or error.sqlstate.startswith(_GONE):
+        if error.sqlstate is None or error.sqlstate.startswith(_GONE) or error.diag.severity_nonlocalized in _ENDS:
             raise psycopg.OperationalError(str(error))
         if not call.answer.done():
             call.answer.set_exception(error)
@@ -166,6 +181,8 @@ class Lane:
     def _let_go(self) -> None:
         pgconn, self._pgconn = self._pgconn, None
         if pgconn is not None:
+            if self._look is not None:
+                self._look.cancel()
             loop = asyncio.get_running_loop()
             loop.remove_reader(self._socket)
             loop.remove_writer(self._socket)
