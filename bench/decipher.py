@@ -5,9 +5,9 @@ Warm: the keyring has all keys. Cold: a new keyring, so the wrapped keys are rea
 are taken in every round, one after the other, so that a machine that becomes slower does so for all of them; the ratios are
 medians over the rounds.
 
-`decode` is what the targets are about: from the stored rows, already read, to the events. `read_and_decode` is all that a
-reader waits for, the query of the rows included. `as_projector` decodes what is to be stored, which asks the database each
-time who is erased. `of_which` are the ciphers' own calls, made alone: below that no Python gets.
+`reader` is what the targets are about: from the rows in the database to the events. `projector` is the same for what is to
+be stored, which asks the database each time who is erased. `decoding_alone` leaves out the query of the events, and so sets
+what deciphering costs against the least that there is. `of_which` are the ciphers' own calls, which no Python gets below.
 
     scripts/bench decipher [--rounds 201]
 """
@@ -30,7 +30,7 @@ from psycopg.rows import TupleRow
 from bench import server
 from bitnexus import database
 from domain import accounts, aggregates
-from ledger import appender, ids, keyring, read
+from ledger import appender, ids, read
 from ledger.caller import Caller
 from ledger.codec import Codec
 from ledger.keyring import Keyring
@@ -153,16 +153,18 @@ async def _measure(app_url: str, rounds: int) -> dict[str, object]:
         clear = await read.entries(connection, tenant_id, EVENTS, EVENTS)
         assert {each.topic for each in personal} == {"account.registered"}
 
-        async def decode(ring: keyring.Keyring, batch: list[read.Entry]) -> object:
+        async def reader(ring: Keyring, batch: list[read.Entry]) -> object:
+            rows = await read.entries(connection, tenant_id, batch[0].position - 1, EVENTS)
+            return await read.decode(CODEC, ring, connection, tenant_id, rows)
+
+        async def projector(ring: Keyring, batch: list[read.Entry]) -> object:
+            rows = await read.entries(connection, tenant_id, batch[0].position - 1, EVENTS)
+            return await read.decode(CODEC, ring, connection, tenant_id, rows, to_store=True)
+
+        async def decoding_alone(ring: Keyring, batch: list[read.Entry]) -> object:
             return await read.decode(CODEC, ring, connection, tenant_id, batch)
 
-        async def read_and_decode(ring: keyring.Keyring, batch: list[read.Entry]) -> object:
-            return await decode(ring, await read.entries(connection, tenant_id, batch[0].position - 1, EVENTS))
-
-        async def as_projector(ring: keyring.Keyring, batch: list[read.Entry]) -> object:
-            return await read.decode(CODEC, ring, connection, tenant_id, batch, to_store=True)
-
-        ways: tuple[Read, ...] = (decode, read_and_decode, as_projector)
+        ways: tuple[Read, ...] = (reader, projector, decoding_alone)
         figures = {way.__name__: await _compare(tenant_id, personal, clear, rounds, way) for way in ways}
     return {**figures, "of_which": _ciphers_alone(tenant_id, rounds)}
 
