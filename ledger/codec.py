@@ -9,12 +9,11 @@ its JSON, under the key of the subject that the class names in SUBJECT, associat
 tenant (16) ‖ subject (16) ‖ originator (16) ‖ version (i32) ‖ u32 length, topic ‖ u32 length, field name.
 """
 
-import base64
 import logging
 import os
 import types
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 from uuid import UUID
@@ -35,6 +34,8 @@ ERASED = "[erased]"
 """What a reader sees of a person whose key is destroyed."""
 UNREADABLE = "[unreadable]"
 """What a reader sees of a ciphertext that was tampered with; the rest of the event stays readable."""
+REPORTED_MAX = 1_000
+"""Fields that a process says are unreadable, each once; past that it says that it says no more. 200 bytes each."""
 
 _NOT_STORED = {"originator_id", "originator_version", "timestamp", "originator_topic"}
 _UNRECORDED = datetime.min.replace(tzinfo=UTC)
@@ -59,6 +60,17 @@ class _Version(msgspec.Struct):
 
 
 _VERSION = msgspec.json.Decoder(_Version)
+_BASE64 = msgspec.json.Decoder(bytes | None)
+_NO_CIPHERTEXT = b""
+_NONCE, _CIPHERTEXT = slice(0, NONCE_BYTES), slice(NONCE_BYTES, None)  # made once: it is done for every field
+
+
+class _Field(typing.NamedTuple):
+    """A personal field: its name, also as the associated data has it, and what makes its value of the deciphered JSON."""
+
+    name: str
+    framed: bytes
+    decode: Callable[[bytes], Any]
 
 
 class _EventType:
@@ -72,7 +84,12 @@ class _EventType:
         self.subject: str | None = getattr(cls, "SUBJECT", None)
         hints = {k: v for k, v in typing.get_type_hints(cls, include_extras=True).items() if k in _stored_names(cls)}
         self.names = tuple(hints)
-        self.personal = {name: _plain(hint) for name, hint in hints.items() if _is_personal(hint)}
+        self.fields = tuple(
+            _Field(name, chain.framed(name.encode()), msgspec.json.Decoder(hint).decode)
+            for name, hint in hints.items()
+            if _is_personal(hint)
+        )
+        self.personal = tuple(field.name for field in self.fields)
         if self.personal and self.subject is None:
             raise TypeError(
                 f"{self.topic} has personal fields {sorted(self.personal)} and no SUBJECT. Name the field of its subject."
@@ -81,14 +98,42 @@ class _EventType:
             raise TypeError(
                 f"{self.topic} names {self.subject!r} as its SUBJECT, which is none of its fields {self.names}."
             )
+        self._framed_topic = chain.framed(self.topic.encode())
+        self._struct = self._struct_with(hints, bytes | None)
+        self.decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self._struct)
+        self._rough: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self._struct_with(hints, msgspec.Raw))
+
+    def _struct_with(self, hints: dict[str, Any], ciphertext: Any) -> type[msgspec.Struct]:
+        """The stored state's shape, personal fields being of the type `ciphertext`."""
         fields: list[tuple[str, Any, Any]] = []
         for name, hint in hints.items():
-            stored = str | None if name in self.personal else hint
-            default = getattr(cls, name, msgspec.NODEFAULT)
-            fields.append((name, stored, default))
+            default = getattr(self.cls, name, msgspec.NODEFAULT)
+            if name in self.personal and default not in (msgspec.NODEFAULT, None):
+                raise TypeError(
+                    f"The personal field {name} of {self.topic} has the default {default!r}. "
+                    "What is not stored is not encrypted either: let it be None, or no default."
+                )
+            fields.append((name, ciphertext if name in self.personal else hint, default))
         fields.append(("class_version", int, 1))
-        self.struct = msgspec.defstruct(f"State_{self.topic.replace('.', '_')}", fields, kw_only=True)
-        self.decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self.struct)
+        return msgspec.defstruct(f"State_{self.topic.replace('.', '_')}", fields, kw_only=True)
+
+    def decode(self, state: bytes) -> Any:
+        """The state; a personal field that holds no base64 is an empty ciphertext, which no key opens. Raises MsgspecError."""
+        try:
+            return self.decoder.decode(state)
+        except msgspec.MsgspecError:
+            if not self.personal:
+                raise
+        rough = self._rough.decode(state)
+        values = {name: getattr(rough, name) for name in (*self.names, "class_version")}
+        return self._struct(**values | {name: _ciphertext(values[name]) for name in self.personal})
+
+    def about(self, tenant_id: UUID, subject_id: UUID, originator_id: UUID, version: int) -> bytes:
+        """The associated data of an event's fields, up to the field's name."""
+        subject = subject_id.int.to_bytes(16, "big")  # `bytes` does the same, and takes twice as long
+        originator = subject if originator_id is subject_id else originator_id.int.to_bytes(16, "big")
+        tenant = tenant_id.int.to_bytes(16, "big")
+        return tenant + subject + originator + version.to_bytes(4, "big") + self._framed_topic
 
     def subject_of(self, state: object, originator_id: UUID) -> UUID | None:
         """The person whom the personal fields are about; None if the event has none."""
@@ -110,22 +155,23 @@ def _is_personal(hint: Any) -> bool:
     return False
 
 
-def _plain(hint: Any) -> Any:
-    """The decoder of a personal field's own JSON."""
-    return msgspec.json.Decoder(hint)
-
-
-def _associated(tenant_id: UUID, subject_id: UUID, originator_id: UUID, version: int, topic: str, field: str) -> bytes:
-    numbers = tenant_id.bytes + subject_id.bytes + originator_id.bytes + version.to_bytes(4, "big")
-    return numbers + chain.framed(topic.encode()) + chain.framed(field.encode())
+def _ciphertext(raw: msgspec.Raw | None) -> bytes | None:
+    try:
+        return None if raw is None else _BASE64.decode(raw)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return _NO_CIPHERTEXT
 
 
 class Codec:
-    """Knows the event classes of a set of aggregates. Immutable after construction, shared by all tasks."""
+    """Knows the event classes of a set of aggregates. Shared by all tasks of the event loop's thread.
+
+    Immutable after construction, but for what it has reported as unreadable.
+    """
 
     def __init__(self, aggregates: Iterable[type[Aggregate]]) -> None:
         self._by_topic: dict[str, _EventType] = {}
         self._by_class: dict[type, _EventType] = {}
+        self._reported: set[tuple[UUID, UUID, int, str]] = set()
         for aggregate in aggregates:
             for value in vars(aggregate).values():
                 if isinstance(value, type) and issubclass(value, CanMutateAggregate) and "TOPIC" in _attributes(value):
@@ -143,6 +189,11 @@ class Codec:
     def topics(self) -> Sequence[str]:
         """Of all known event classes, sorted."""
         return sorted(self._by_topic)
+
+    @property
+    def personal_topics(self) -> Sequence[str]:
+        """Of the event classes with personal fields, sorted."""
+        return sorted(topic for topic, known in self._by_topic.items() if known.personal)
 
     def event_class(self, topic: str) -> type[CanMutateAggregate[UUID]]:
         """Raises TopicUnknown."""
@@ -165,15 +216,11 @@ class Codec:
         state = {name: attributes[name] for name in known.names}
         subject = known.subject_of(event, event.originator_id)
         if subject is not None:
-            for name in known.personal:
+            about = known.about(tenant_id, subject, event.originator_id, event.originator_version)
+            for name, framed, _ in known.fields:
                 if state[name] is not None:
-                    nonce = os.urandom(NONCE_BYTES)
-                    about = _associated(
-                        tenant_id, subject, event.originator_id, event.originator_version, known.topic, name
-                    )
-                    state[name] = base64.b64encode(
-                        nonce + keys[subject].encrypt(nonce, _ENCODER.encode(state[name]), about)
-                    ).decode()
+                    nonce, clear = os.urandom(NONCE_BYTES), _ENCODER.encode(state[name])
+                    state[name] = nonce + keys[subject.int].encrypt(nonce, clear, about + framed)  # base64 in the JSON
         elif any(state[name] is not None for name in known.personal):
             raise TypeError(f"{known.topic} has personal data and its {known.subject} is empty. Give it a subject.")
         if known.version > 1:
@@ -186,7 +233,7 @@ class Codec:
         try:
             if known.version > 1 and (stored := _VERSION.decode(state).class_version) < known.version:
                 state = _ENCODER.encode(_upcast(known, msgspec.json.decode(state), stored))
-            parsed = known.decoder.decode(state)
+            parsed = known.decode(state)
         except _UNREADABLE as error:
             raise errors.EventUnreadable(topic, originator_id, version, f"{type(error).__name__}: {error}") from error
         if parsed.class_version > known.version:
@@ -197,12 +244,16 @@ class Codec:
     def finish(
         self, tenant_id: UUID, originator_id: UUID, version: int, recorded_at: datetime, parsed: "Parsed", keys: Keys
     ) -> Any:
-        """Second half: the domain event, personal fields in clear, or ERASED where `keys` lacks the subject."""
-        known, state = parsed.known, parsed.state
+        """Second half: the domain event, personal fields in clear, or ERASED where `keys` lacks the subject.
+
+        A field that cannot be deciphered is UNREADABLE, which is logged once.
+        """
+        known, state, _ = parsed
         attributes = {name: getattr(state, name) for name in known.names}
-        for name in known.personal if parsed.subject_id is not None else ():
-            if attributes[name] is not None:
-                attributes[name] = _decipher(tenant_id, originator_id, version, parsed, name, attributes[name], keys)
+        if known.personal:
+            unreadable = _decipher(tenant_id, originator_id, version, parsed, attributes, keys)
+            if unreadable:
+                self._report(tenant_id, originator_id, version, known.topic, unreadable)
         attributes["originator_id"] = originator_id
         attributes["originator_version"] = version
         attributes["timestamp"] = recorded_at
@@ -212,6 +263,35 @@ class Codec:
         object.__setattr__(event, "__dict__", attributes)  # frozen dataclass: what its own __init__ would have set
         return event
 
+    def unreadable(
+        self, tenant_id: UUID, originator_id: UUID, version: int, parsed: "Parsed", keys: Keys
+    ) -> Sequence[str]:
+        """The personal fields that `finish` gives as UNREADABLE, by name. Nothing is logged."""
+        return _decipher(tenant_id, originator_id, version, parsed, parsed.ciphertexts(), keys)
+
+    def _report(self, tenant_id: UUID, originator_id: UUID, version: int, topic: str, names: Iterable[str]) -> None:
+        for name in names:
+            field = (tenant_id, originator_id, version, name)
+            if field in self._reported or len(self._reported) > REPORTED_MAX:
+                continue
+            self._reported.add(field)
+            if len(self._reported) > REPORTED_MAX:
+                _log.error(
+                    "More than %s fields cannot be deciphered, and no more of them are logged. "
+                    "Run `bitnexus audit verify --personal`: it counts them all.",
+                    REPORTED_MAX,
+                )
+                continue
+            _log.error(
+                "The field %s of %s, version %s of %s in tenant %s, cannot be deciphered. "
+                "Run `bitnexus audit verify --personal`, and compare the event with a backup.",
+                name,
+                topic,
+                version,
+                originator_id,
+                tenant_id,
+            )
+
 
 class Parsed(typing.NamedTuple):
     """An event between the two halves of decoding."""
@@ -219,6 +299,10 @@ class Parsed(typing.NamedTuple):
     known: _EventType
     state: Any
     subject_id: UUID | None
+
+    def ciphertexts(self) -> dict[str, Any]:
+        """The personal fields as they are stored, by name; None where nothing is."""
+        return {name: getattr(self.state, name) for name in self.known.personal}
 
 
 def _attributes(cls: type) -> set[str]:
@@ -234,22 +318,33 @@ def _upcast(known: _EventType, state: dict[str, Any], version: int) -> dict[str,
 
 
 def _decipher(
-    tenant_id: UUID, originator_id: UUID, version: int, parsed: Parsed, name: str, stored: str, keys: Keys
-) -> Any:
-    subject = parsed.subject_id
-    assert subject is not None
-    key = keys.get(subject)
+    tenant_id: UUID, originator_id: UUID, version: int, parsed: Parsed, fields: dict[str, Any], keys: Keys
+) -> Sequence[str]:
+    """Put what they say in the place of the ciphertexts in `fields`. The names of those that are UNREADABLE come back."""
+    known, _, subject_id = parsed
+    if subject_id is None:  # `encode` lets nothing personal through without a subject
+        return _mark(known, fields, UNREADABLE)
+    key = keys.get(subject_id.int)
     if key is None:
-        return ERASED
-    about = _associated(tenant_id, subject, originator_id, version, parsed.known.topic, name)
-    try:
-        sealed = base64.b64decode(stored, validate=True)
-        return parsed.known.personal[name].decode(key.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], about))
-    except (InvalidTag, ValueError, msgspec.DecodeError):
-        _log.error(
-            "The field %s of %s version %s cannot be deciphered. Verify the ledger.", name, originator_id, version
-        )
-        return UNREADABLE
+        _mark(known, fields, ERASED)
+        return ()
+    decrypt, about = key.decrypt, known.about(tenant_id, subject_id, originator_id, version)
+    unreadable: Sequence[str] = ()
+    for name, framed, decode in known.fields:
+        sealed = fields[name]
+        if sealed is not None:
+            try:
+                fields[name] = decode(decrypt(sealed[_NONCE], sealed[_CIPHERTEXT], about + framed))
+            except (InvalidTag, ValueError, msgspec.MsgspecError, RecursionError):
+                fields[name] = UNREADABLE
+                unreadable = (*unreadable, name)
+    return unreadable
+
+
+def _mark(known: _EventType, fields: dict[str, Any], marker: str) -> Sequence[str]:
+    marked = [name for name in known.personal if fields[name] is not None]
+    fields.update(dict.fromkeys(marked, marker))
+    return marked
 
 
 class TenantMapper(Mapper[UUID]):

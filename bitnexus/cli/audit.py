@@ -1,9 +1,9 @@
 """`audit verify` and `audit replay`."""
 
 from argparse import Namespace
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -12,20 +12,24 @@ from rich.text import Text
 
 from bitnexus import cli, database, directory, installation, process
 from bitnexus.cli import loop
-from bitnexus.cli.output import Output, table
+from bitnexus.cli.output import Bars, Output, table
 from bitnexus.process import Process
 from bitnexus.settings import Settings
 from commands import tenants
 from domain import instants
-from ledger import errors, replay
+from ledger import errors, legibility, replay
 from ledger import verify as verifying
 
 FIELD_LENGTH_SHOWN = 100
 """Characters of a value in a table; --json has all of it."""
+UNREADABLE_SHOWN_MAX = 20
+"""Lines on unreadable fields for each tenant; --json names more of them (legibility.UNREADABLE_NAMED_MAX)."""
+
+_COUNTS = ("personal fields in clear", "erased", "unreadable")
 
 
 class Checked(msgspec.Struct, frozen=True, kw_only=True):
-    """A tenant's chain. `events` are good, the last of them at `position` with `hash`."""
+    """A tenant's chain. `events` are good, the last of them at `position` with `hash`. `personal` if it was asked for."""
 
     tenant: str | None  # slug; None: the platform does not know the tenant
     tenant_id: UUID
@@ -35,27 +39,36 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
     verdict: str  # good | broken
     broken_position: int | None = None
     why: str | None = None
+    personal: legibility.Legibility | None = None
 
 
 def verify(arguments: Namespace, settings: Settings, output: Output) -> int:
-    with installation.opened(settings, output.say) as base:
+    with installation.opened(settings, output.say) as base, output.progress() as bars:
         wanted, slugs = loop.run(_known(base, arguments.tenant))
-        with database.connect_sync(base.app_url, "projector") as connection, output.progress() as bars:
-            heads = verifying.tenants(connection)
-            checked = []
-            for tenant_id, head in heads:
-                if wanted in (None, tenant_id):
-                    slug = slugs.get(tenant_id)
-
-                    def progress(events: int, name: str = slug or str(tenant_id), head: int = head) -> None:
-                        bars.move(name, events, head)
-
-                    checked.append(_checked(verifying.verify(connection, tenant_id, progress), slug))
-    if wanted is not None and not checked:
+        with database.connect_sync(base.app_url, "projector") as connection:
+            asked = [
+                _Tenant(tenant_id, slugs.get(tenant_id), head)
+                for tenant_id, head in verifying.tenants(connection)
+                if wanted in (None, tenant_id)
+            ]
+            verdicts = [verifying.verify(connection, each.id, each.bar(bars)) for each in asked]
+        personal = loop.run(_personal(base, asked, bars)) if arguments.personal else [None] * len(asked)
+    if wanted is not None and not asked:
         raise errors.TenantUnknown(wanted)
-    good = all(each.verdict == "good" for each in checked)
-    output.result({"verdict": "good" if good else "broken", "tenants": checked}, *_verdicts(checked))
-    return cli.GOOD if good else cli.FINDING
+    checked = [_checked(*each) for each in zip(asked, verdicts, personal, strict=True)]
+    overall = _overall(checked)
+    output.result({"verdict": overall, "tenants": checked}, *_verdicts(checked), *_legibility(checked))
+    return cli.GOOD if overall == "good" else cli.FINDING
+
+
+class _Tenant(NamedTuple):
+    id: UUID
+    slug: str | None
+    head: int
+
+    def bar(self, bars: Bars, what: str = "") -> Callable[[int], None]:
+        """Moves this tenant's bar."""
+        return lambda done: bars.move(f"{self.slug or self.id}{what}", done, self.head)
 
 
 async def _known(base: installation.Installation, slug: str | None) -> tuple[UUID | None, dict[UUID, str]]:
@@ -66,10 +79,28 @@ async def _known(base: installation.Installation, slug: str | None) -> tuple[UUI
             return wanted, await directory.slugs(connection, parts.ledger.codec)
 
 
-def _checked(verdict: verifying.Verdict, slug: str | None) -> Checked:
+async def _personal(
+    base: installation.Installation, asked: Iterable[_Tenant], bars: Bars
+) -> list[legibility.Legibility | None]:
+    """What the persons' data of these tenants read as, also where the chain is broken."""
+    async with process.running(base, projecting=False) as parts, parts.projector.connection() as connection:
+        codec, keyring = parts.ledger.codec, parts.ledger.keyring
+        return [
+            await legibility.check(connection, codec, keyring, each.id, each.bar(bars, ", persons")) for each in asked
+        ]
+
+
+def _overall(checked: Iterable[Checked]) -> str:
+    """good | unreadable (every chain is good, some person's data are not) | broken"""
+    if any(each.verdict != "good" for each in checked):
+        return "broken"
+    return "unreadable" if any(each.personal and each.personal.unreadable for each in checked) else "good"
+
+
+def _checked(tenant: _Tenant, verdict: verifying.Verdict, personal: legibility.Legibility | None) -> Checked:
     broken = verdict.broken
     return Checked(
-        tenant=slug,
+        tenant=tenant.slug,
         tenant_id=verdict.tenant_id,
         events=verdict.events,
         position=verdict.events,
@@ -77,6 +108,7 @@ def _checked(verdict: verifying.Verdict, slug: str | None) -> Checked:
         verdict="good" if broken is None else "broken",
         broken_position=None if broken is None else broken.position,
         why=None if broken is None else broken.why,
+        personal=personal,
     )
 
 
@@ -96,6 +128,30 @@ def _verdicts(checked: Iterable[Checked]) -> list[RenderableType]:
                 )
             )
     return [lines, *findings]
+
+
+def _legibility(checked: Iterable[Checked]) -> list[RenderableType]:
+    lines = table("tenant", *_COUNTS, right=_COUNTS)
+    findings: list[RenderableType] = []
+    for each in checked:
+        if each.personal is None:
+            continue
+        name, found = each.tenant or str(each.tenant_id), each.personal
+        style = "bold red" if found.unreadable else "green"
+        lines.add_row(name, f"{found.clear:,}", f"{found.erased:,}", Text(f"{found.unreadable:,}", style=style))
+        findings += [
+            Text(f"{name}: {_what(one)} at position {one.position} is unreadable.", style="bold red")
+            for one in found.named[:UNREADABLE_SHOWN_MAX]
+        ]
+        if found.unreadable > UNREADABLE_SHOWN_MAX:
+            findings.append(Text(f"{name}: {found.unreadable - UNREADABLE_SHOWN_MAX:,} more; --json names them."))
+    if findings:
+        findings.append(Text("Everything else can be read. Compare these events with a backup: docs/privacy.md."))
+    return [lines, *findings] if lines.row_count else []
+
+
+def _what(found: legibility.Unreadable) -> str:
+    return f"the whole {found.topic}" if found.field is None else f"the field {found.field} of {found.topic}"
 
 
 class AggregateIdInvalid(loop.InputWrong):

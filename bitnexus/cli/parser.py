@@ -144,6 +144,9 @@ def _audit(groups: Any) -> None:
     group = _group(groups, "audit", "check and replay what was recorded")
     leaf = _leaf(group, "verify", "audit.verify", "recompute the hash chain of every event; exit 1 if one is broken")
     leaf.add_argument("--tenant", metavar="SLUG", help="only this one's (default: all)")
+    leaf.add_argument(
+        "--personal", action="store_true", help="decipher every personal field too; exit 1 if one cannot be"
+    )
     leaf = _leaf(group, "replay", "audit.replayed", "what a tenant, or one aggregate of it, was once")
     leaf.add_argument("--tenant", required=True, metavar="SLUG")
     until = leaf.add_mutually_exclusive_group()

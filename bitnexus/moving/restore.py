@@ -315,13 +315,13 @@ class _Work:
             for topic, id, version, half in parsed
         ]
 
-    def _keys_of(self, subjects: set[UUID]) -> dict[UUID, AESGCM]:
+    def _keys_of(self, subjects: set[UUID]) -> dict[int, AESGCM]:
         if not subjects or not self._keys:
             return {}
         packed = arrays.UuidArray.of([subject.bytes for subject in subjects])
         unwrap = self._how.master.unwrap
         found = self._connection.execute(KEYS_RESTORED, (self._tenant_id, packed), binary=True)
         return {
-            subject: AESGCM(unwrap(self._tenant_id, subject, wrapped, self._how.master.id))
+            subject.int: AESGCM(unwrap(self._tenant_id, subject, wrapped, self._how.master.id))
             for subject, wrapped in found
         }
