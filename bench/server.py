@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import psycopg
 from psycopg import conninfo, sql
@@ -19,33 +20,59 @@ from migrations import runner
 MASTER = MasterKey(os.urandom(32))
 
 
+class Urls(NamedTuple):
+    """Of one migrated database: the owner's, and the login role's."""
+
+    owner: str
+    app: str
+
+
 @contextmanager
-def fresh() -> Iterator[str]:
-    """The login role's URL. The database is dropped afterwards."""
+def running() -> Iterator[str]:
+    """The owner's URL of the server: DATABASE_URL's, or an embedded one that ends with the benchmark."""
     given = os.environ.get("DATABASE_URL")
     if given:
-        with _database(given) as app_url:
-            yield app_url
+        yield given
         return
     with (
         tempfile.TemporaryDirectory(prefix="bitnexus-bench-") as folder,
         Embedded(Path(folder) / "data") as embedded,
-        _database(embedded.owner_url) as app_url,
     ):
-        yield app_url
+        yield embedded.owner_url
 
 
 @contextmanager
-def _database(server: str) -> Iterator[str]:
-    name = f"bench_{uuid.uuid4().hex[:12]}"
+def fresh() -> Iterator[str]:
+    """The login role's URL. The database is dropped afterwards."""
+    with running() as server, migrated(server) as urls:
+        yield urls.app
+
+
+@contextmanager
+def migrated(server: str) -> Iterator[Urls]:
+    """A database of this benchmark's own, dropped afterwards together with its login role."""
     password = database.login_password(MASTER)
+    with empty(server) as owner_url:
+        runner.migrate(owner_url, login_password=password)
+        yield Urls(owner_url, runner.login_url(owner_url, password))
+
+
+@contextmanager
+def empty(server: str) -> Iterator[str]:
+    """The owner's URL of a database with nothing in it, dropped afterwards."""
+    name = f"bench_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        owner_url = conninfo.make_conninfo(server, dbname=name)
-        runner.migrate(owner_url, login_password=password)
-        yield runner.login_url(owner_url, password)
+        yield conninfo.make_conninfo(server, dbname=name)
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
-        connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(f"{name}_login")))
+        connection.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(f"{name}_login")))
+
+
+def require_durable(owner_url: str) -> None:
+    """Refuses a server that does not write what it acknowledges: the figures would mean nothing."""
+    with psycopg.connect(owner_url) as connection:
+        row = connection.execute("SELECT current_setting('fsync'), current_setting('synchronous_commit')").fetchone()
+    assert row == ("on", "on"), f"fsync and synchronous_commit are {row}: the figures would mean nothing. Turn both on."
 
 
 def machine() -> dict[str, object]:

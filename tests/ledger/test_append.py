@@ -93,6 +93,13 @@ def test_a_conflict_names_the_aggregate_that_changed(app: App, tenant: UUID) -> 
     assert (refused.status, refused.owner) == (VERSION_CONFLICT, Y)
 
 
+def test_a_refused_command_has_no_position(app: App, tenant: UUID) -> None:
+    """It was given one before it was found out; a reader would wait for it."""
+    calls.append(app, made(tenant, X))
+    (answer,) = calls.append(app, made(tenant, X))
+    assert (answer.status, answer.position, answer.recorded_at) == (VERSION_CONFLICT, None, None)
+
+
 def test_several_aggregates_in_one_command_stand_or_fall_together(app: App, projector: App, tenant: UUID) -> None:
     calls.append(app, made(tenant, Y))
     both, alone = calls.append(app, made(tenant, X, Y, Z), made(tenant, X, Z))
@@ -349,6 +356,16 @@ def test_many_tenants_in_one_call_each_have_their_own_chain(app: App, projector:
     assert [answer.position for answer in answers if answer.status == APPENDED] == [2, 3] * 30
     for each in tenants:
         calls.assert_good(projector, each, 3)
+
+
+def test_a_tenant_that_no_command_is_for_moves_nobodys_head(app: App, projector: App, tenant: UUID) -> None:
+    """Heads that slipped by one would put two events at one position."""
+    unknown = ids.new_id()
+    for _ in range(2):
+        arrays = calls.arrays_of([Command(tenant=tenant, events=[Event(ids.new_id())])])
+        arrays["p_tenants"], arrays["c_tenant"] = [unknown, tenant], [2]
+        assert calls.statuses(calls.call(app, arrays)) == [APPENDED]
+    calls.assert_good(projector, tenant, 2)
 
 
 def test_recorded_times_never_go_back_though_the_clock_does(app: App, owner: App, projector: App, tenant: UUID) -> None:

@@ -182,6 +182,16 @@ def negative_count(arrays: Arrays) -> None:
     counts[counts.index(0)] = -1
 
 
+def tenants_reversed(arrays: Arrays) -> None:
+    """None comes twice, so that nothing collides."""
+    arrays["c_tenant"].reverse()
+
+
+def events_without_originators(arrays: Arrays) -> None:
+    arrays["e_originator"] = []
+    arrays["c_events"] = [0] * len(arrays["c_events"])
+
+
 def no_commands(arrays: Arrays) -> None:
     for name in arrays:
         if name != "p_tenants":
@@ -193,12 +203,14 @@ OTHERS: dict[str, Callable[[Arrays], None]] = {
     "a tenant twice": tenant_twice,
     "a tenant twice, once unused": tenants_unused_and_twice,
     "tenants out of order": set_all("c_tenant", 2, 1),
+    "tenants in reverse": tenants_reversed,
     "tenant 0": set_all("c_tenant", 0),
     "tenant −1": set_all("c_tenant", -1),
     "a tenant past the end": set_all("c_tenant", 1, 1, 99, 99),
     "a negative count": negative_count,
     "one event more than there are": count_changed(1),
     "one event less than there are": count_changed(-1),
+    "events without originators": events_without_originators,
     "version 0": set_all("e_version", 0),
     "version −1": set_all("e_version", 1, -1),
     "a reservation of command 0": set_all("r_command", 0),
