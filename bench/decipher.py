@@ -30,7 +30,7 @@ from psycopg.rows import TupleRow
 from bench import server
 from bitnexus import database
 from domain import accounts, aggregates
-from ledger import appender, ids, read
+from ledger import appender, ids, lookups, read
 from ledger.caller import Caller
 from ledger.codec import Codec
 from ledger.keyring import Keyring
@@ -78,8 +78,9 @@ async def _fill(app_url: str, tenant_id: UUID) -> None:
     """The personal events at the positions 1 to EVENTS, the others after them."""
     appends = appender.Appender(database.connector(app_url, "app"), Waker())
     await appends.start()
-    async with database.pool(app_url, "app", 2) as pool:
-        ledger = Ledger(pool, appends, CODEC, Keyring(server.MASTER))
+    connect, keyring = database.connector(app_url, "app"), Keyring(server.MASTER)
+    async with database.pool(app_url, "app", 2) as pool, lookups.running(connect, pool, CODEC, keyring) as looks:
+        ledger = Ledger(pool, appends, looks, CODEC, keyring)
         await ledger.open_stream(tenant_id)
 
         def caller() -> Caller:

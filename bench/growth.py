@@ -32,7 +32,7 @@ import uvloop
 from bench import append, server
 from bitnexus import database
 from domain import catalogue, products
-from ledger import appender
+from ledger import appender, lookups
 from ledger.codec import Codec
 from ledger.keyring import Keyring
 from ledger.store import Ledger
@@ -225,10 +225,11 @@ class Side:
 
 @asynccontextmanager
 async def _at_work(urls: server.Urls, events: int) -> AsyncIterator[Side]:
-    async with database.pool(urls.app, "app", 2) as pool:
-        appends = appender.Appender(database.connector(urls.app, "app"), Waker())
+    connect, codec, keyring = database.connector(urls.app, "app"), Codec(catalogue.AGGREGATES), Keyring(server.MASTER)
+    async with database.pool(urls.app, "app", 2) as pool, lookups.running(connect, pool, codec, keyring) as looks:
+        appends = appender.Appender(connect, Waker())
         await appends.start()
-        yield Side(Ledger(pool, appends, Codec(catalogue.AGGREGATES), Keyring(server.MASTER)), appends, events)
+        yield Side(Ledger(pool, appends, looks, codec, keyring), appends, events)
         await appends.close()
 
 

@@ -26,11 +26,10 @@ from bench import server
 from bitnexus import database
 from domain import catalogue as domain_catalogue
 from domain import products, transactions
-from ledger import appender, ids, read
+from ledger import appender, ids, lookups, read
 from ledger.caller import Caller
 from ledger.codec import Codec
 from ledger.keyring import Keyring
-from ledger.lookups import Lookups
 from ledger.store import Ledger
 from ledger.waker import Waker
 from projections import batches, catalogue, positions, runner
@@ -155,11 +154,9 @@ async def _measure(app_url: str, events: int, repeats: int) -> dict[str, object]
     codec, keyring, tenant_id = Codec(domain_catalogue.AGGREGATES), Keyring(server.MASTER), ids.new_id()
     appends = appender.Appender(database.connector(app_url, "app"), Waker())
     await appends.start()
-    async with database.pool(app_url, "app", 2) as pool:
-        lookups = Lookups(database.connector(app_url, "app"), pool, codec, keyring)
-        await lookups.start()
-        head = await _fill(Ledger(pool, appends, lookups, codec, keyring), tenant_id, events)
-        await lookups.close()
+    connect = database.connector(app_url, "app")
+    async with database.pool(app_url, "app", 2) as pool, lookups.running(connect, pool, codec, keyring) as looks:
+        head = await _fill(Ledger(pool, appends, looks, codec, keyring), tenant_id, events)
     await appends.close()
     source = batches.Source(codec, keyring)
 

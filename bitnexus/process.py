@@ -10,10 +10,10 @@ from bitnexus import database, stopping
 from bitnexus.installation import Installation
 from commands.passwords import Passwords
 from domain import catalogue
+from ledger import lookups
 from ledger.appender import Appender
 from ledger.codec import Codec
 from ledger.keyring import Keyring, Watcher
-from ledger.lookups import Lookups
 from ledger.store import Ledger, Pool
 from ledger.waker import Waker
 from projections import batches, positions
@@ -74,10 +74,8 @@ async def running(installation: Installation, *, projecting: bool) -> AsyncItera
         appender = Appender(connect_app, waker)
         await appender.start()
         stack.push_async_callback(_finish, appender)
-        lookups = Lookups(connect_app, app, codec, keyring)
-        await lookups.start()
-        stack.push_async_callback(lookups.close)
-        ledger = Ledger(app, appender, lookups, codec, keyring)
+        looks = await stack.enter_async_context(lookups.running(connect_app, app, codec, keyring))
+        ledger = Ledger(app, appender, looks, codec, keyring)
         yield Process(installation, app, projector, waker, appender, ledger, passwords, source, reached, runner)
 
 

@@ -11,7 +11,8 @@ Aggregates that hold something of a person are not kept: whoever is erased is th
 import asyncio
 import copy
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
@@ -270,6 +271,17 @@ class Lookups:
         kept = self._kept.pop(key, None)
         if kept is not None:
             self._kept_bytes -= kept.size
+
+
+@asynccontextmanager
+async def running(connect: lane.Connect, pool: Pool, codec: Codec, keyring: Keyring) -> AsyncIterator[Lookups]:
+    """Started, and closed at the end. Raises psycopg.OperationalError."""
+    made = Lookups(connect, pool, codec, keyring)
+    await made.start()
+    try:
+        yield made
+    finally:
+        await made.close()
 
 
 def copied(aggregate: A) -> A:

@@ -20,12 +20,11 @@ from psycopg import conninfo, sql
 from bitnexus import database as connections
 from commands.passwords import Passwords
 from domain import catalogue
-from ledger import ids
+from ledger import ids, lookups
 from ledger.appender import Appender
 from ledger.codec import Codec
 from ledger.keyring import Keyring
 from ledger.keys import MasterKey
-from ledger.lookups import Lookups
 from ledger.store import Ledger
 from ledger.waker import Waker
 from migrations import runner
@@ -107,11 +106,9 @@ async def world(database: Database) -> AsyncIterator[World]:
     ):
         await appender.start()
         await waker.start()
-        lookups = Lookups(connections.connector(database.app_url, "app"), app, codec, keyring)
-        await lookups.start()
-        ledger = Ledger(app, appender, lookups, codec, keyring)
-        yield World(database, ledger, appender, waker, app, projector, passwords)
-        await lookups.close()
+        async with lookups.running(connections.connector(database.app_url, "app"), app, codec, keyring) as looks:
+            ledger = Ledger(app, appender, looks, codec, keyring)
+            yield World(database, ledger, appender, looks, waker, app, projector, passwords)
         await appender.close()
         await waker.close()
         passwords.close()

@@ -8,6 +8,7 @@ from ledger import ids
 from ledger.appender import Appender
 from ledger.caller import Caller
 from ledger.keys import MasterKey
+from ledger.lookups import Lookups
 from ledger.store import Ledger, Pool
 from ledger.waker import Waker
 
@@ -30,6 +31,7 @@ class World:
     database: Database
     ledger: Ledger
     appender: Appender
+    lookups: Lookups
     waker: Waker
     app: Pool
     projector: Pool

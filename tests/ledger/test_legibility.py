@@ -79,7 +79,7 @@ async def register(world: World, tenant_id: UUID, command: accounts.Register, co
     """The account's id; its event was written by `codec`, if that is given."""
     ledger = world.ledger
     if codec is not None:
-        ledger = Ledger(world.app, world.appender, codec, world.ledger.keyring)
+        ledger = Ledger(world.app, world.appender, world.lookups, codec, world.ledger.keyring)
     return (await accounts.register(command, caller(tenant_id), ledger, world.passwords)).aggregate.id
 
 
