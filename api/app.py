@@ -1,6 +1,7 @@
 """The application: routes, dependencies, errors."""
 
 from typing import Any
+from uuid import UUID
 
 from litestar import Litestar, Router
 from litestar.datastructures import State
@@ -58,7 +59,12 @@ def create_app(parts: Parts) -> Litestar:
         request_max_body_size=bodies.BODY_BYTES_MAX,
         return_dto=None,
         state=State(
-            {"access_tokens": access_tokens, "authenticate": access_tokens.authenticate, "feed": listeners},
+            {
+                "access_tokens": access_tokens,
+                "authenticate": access_tokens.authenticate,
+                "feed": listeners,
+                "in_flight": set[UUID](),  # ids of commands with an idempotency key, from their request to their answer
+            },
             deep_copy=False,
         ),
     )
@@ -68,6 +74,7 @@ async def _say_request_id(message: Message, scope: Scope) -> None:
     if message["type"] == "http.response.start":
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"").decode("latin-1")
         known_as = asked.request_id(_state(scope), given)
+        asked.left(_state(scope), scope["litestar_app"].state["in_flight"])
         message["headers"] = [*message["headers"], (b"x-request-id", known_as.encode())]
 
 

@@ -47,7 +47,30 @@ async def _caller_of(request: HttpRequest, who: Who) -> Caller:
     route = f"{request.method} {request.scope['path_template']}"
     command_id = ids.derived_id(who.tenant_id.bytes, who.account_id.bytes, route.encode(), key.encode())
     asked = b"\0".join((request.method.encode(), request.scope["path"].encode(), await request.body()))
+    _enter(request, command_id, key)
     return _caller(who, command_id, hashlib.sha256(asked).digest(), known_as)
+
+
+def _enter(request: HttpRequest, command_id: UUID, key: str) -> None:
+    """From here to the answer a repeat in this process is refused; one in another process waits in the database.
+
+    Raises RequestRefused.
+    """
+    in_flight: set[UUID] = request.app.state["in_flight"]
+    if command_id in in_flight:
+        text = (
+            f"A request with the idempotency key {key[:40]!r} is being done. Send it again in a second for its answer."
+        )
+        raise errors.RequestRefused(errors.IN_FLIGHT, text)
+    in_flight.add(command_id)
+    request.scope["state"]["in_flight"] = command_id
+
+
+def left(scope_state: dict[str, Any], in_flight: set[UUID]) -> None:
+    """The request whose state it is gets its answer now."""
+    command_id: UUID | None = scope_state.pop("in_flight", None)
+    if command_id is not None:
+        in_flight.discard(command_id)
 
 
 def _caller(who: Who, command_id: UUID, fingerprint: bytes, known_as: str) -> Caller:

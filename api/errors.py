@@ -52,6 +52,7 @@ FORBIDDEN = Kind(403, "forbidden", "You may not do this")
 NOT_FOUND = Kind(404, "not-found", "There is no such thing")
 CONFLICT = Kind(409, "conflict", "What is recorded forbids this")
 CHANGED = Kind(409, "changed-meanwhile", "It was changed meanwhile")
+IN_FLIGHT = Kind(409, "in-flight", "The same request is being done")
 REFETCH = Kind(410, "refetch", "The feed cannot go back that far")
 STALE = Kind(412, "stale-version", "It is no longer the version that you named")
 TOO_LARGE = Kind(413, "too-large", "The request is too large")
@@ -124,7 +125,7 @@ def answer(request: Request[Any, Any, Any], error: Exception) -> Response[Proble
     kind, detail, fields, headers = _told(request, error)
     if kind.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    elif kind.status == 503:
+    elif kind.status == 503 or kind is IN_FLIGHT:
         headers["Retry-After"] = str(RETRY_AFTER_S)
     return Response(
         Problem(

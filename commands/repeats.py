@@ -1,4 +1,5 @@
-"""A repeated command gets its first answer, also where its own effect would now refuse it."""
+"""A repeated command gets its first answer, also where its own effect would now refuse it; one that only met another is decided
+again."""
 
 import functools
 from collections.abc import Callable, Coroutine
@@ -15,12 +16,19 @@ P = ParamSpec("P")
 Handler = Callable[Concatenate[C, Caller, Ledger, P], Coroutine[Any, Any, Receipt[A]]]
 
 
+DECIDED_MAX = 5
+"""How often a command is decided: each time others were quicker, so that all of them together get on."""
+
+
 def repeatable(cls: type[A]) -> Callable[[Handler[C, P, A]], Handler[C, P, A]]:
     """For handlers whose receipt is a `cls`. A refusal is held back until the command id is known to be new.
 
     A refund of all that is left, sent twice, finds nothing left the second time: the refusal is its own doing. Whatever
     refuses because of the first sending sees it committed, so looking the id up after the refusal is enough, and a command
     that is not refused pays nothing: the append itself finds the record.
+
+    A command that names no `version` and meets another one on the same aggregate loads again and decides again, at most
+    DECIDED_MAX times; then VersionConflict is raised. Nothing of it was written before, so its id is still good.
     """
 
     def decorate(handler: Handler[C, P, A]) -> Handler[C, P, A]:
@@ -28,14 +36,22 @@ def repeatable(cls: type[A]) -> Callable[[Handler[C, P, A]], Handler[C, P, A]]:
         async def handle(
             command: C, caller: Caller, ledger: Ledger, /, *args: P.args, **kwargs: P.kwargs
         ) -> Receipt[A]:
-            try:
-                return await handler(command, caller, ledger, *args, **kwargs)
-            except (refusals.Refusal, errors.VersionConflict, errors.ReservationTaken):
-                first = await ledger.recall(cls, caller)
-                if first is None:
-                    raise
-                return first
+            for left in reversed(range(DECIDED_MAX)):
+                try:
+                    return await handler(command, caller, ledger, *args, **kwargs)
+                except (refusals.Refusal, errors.VersionConflict, errors.ReservationTaken) as refused:
+                    first = await ledger.recall(cls, caller)
+                    if first is not None:
+                        return first
+                    if not left or not _is_met(refused, command):
+                        raise
+            raise AssertionError
 
         return handle
 
     return decorate
+
+
+def _is_met(refused: Exception, command: object) -> bool:
+    """Whether only the moment was wrong. Who names a version wants it decided upon that one or not at all."""
+    return isinstance(refused, errors.VersionConflict) and getattr(command, "version", None) is None

@@ -22,11 +22,38 @@ def same(answers: list[httpx.Response]) -> None:
 
 
 async def repeated(served: Served, house: House, method: str, path: str, body: Any) -> list[httpx.Response]:
-    """Asked three times, twice of them at once."""
+    """Asked three times."""
     headers = {"Idempotency-Key": str(ids.new_id())}
-    first = await served.ask(house.admin, method, path, json=body, headers=headers)
-    again = [served.ask(house.admin, method, path, json=body, headers=headers) for _ in range(2)]
-    return [first, *await asyncio.gather(*again)]
+    return [await served.ask(house.admin, method, path, json=body, headers=headers) for _ in range(3)]
+
+
+async def test_a_repeat_of_what_is_being_done_is_told_so(served: Served, a: House) -> None:
+    """A client that lost patience: it waits for the answer instead of queueing the same thing up; another key is not held up."""
+    await a.lists()
+    body = {"lines": [{"sku": "MUG", "quantity": 1}]}
+    head = (await a.ledger.head(a.id)).position
+
+    async def sells(key: str) -> httpx.Response:
+        return await served.ask(a.admin, "POST", "/transactions", json=body, headers={"Idempotency-Key": key})
+
+    *answers, other = await asyncio.gather(*(sells("k") for _ in range(6)), sells("another"))
+    first = next(each for each in answers if each.status_code == 201)
+    told = [each for each in answers if each.status_code == 409]
+    assert told
+    assert {each.json()["type"] for each in told} == {"urn:bitnexus:problem:in-flight"}
+    assert {each.headers["Retry-After"] for each in told} == {"1"}
+    same([first, *(each for each in answers if each.status_code != 409), await sells("k")])
+    assert other.status_code == 201
+    assert (await a.ledger.head(a.id)).position == head + 2
+
+
+async def test_a_key_is_free_again_after_every_kind_of_answer(served: Served, a: House) -> None:
+    """A refusal, a body that cannot be read, an id that there is not."""
+    asked: list[tuple[str, Any]] = [("/products", {"sku": "", "name": "Mug", "price": "9"}), ("/products", {"x": 1})]
+    for path, body in [*asked, (f"/transactions/{ids.new_id()}/refunds", {})]:
+        for _ in range(2):
+            refused = await served.ask(a.admin, "POST", path, json=body, headers={"Idempotency-Key": "k"})
+            assert refused.status_code in (404, 422), refused.text
 
 
 async def test_a_repeated_creation_makes_one_product(served: Served, a: House) -> None:

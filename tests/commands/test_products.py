@@ -1,12 +1,13 @@
 """The catalogue through its handlers, on a real ledger."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from uuid import UUID
 
 import pytest
 
-from commands import products
+from commands import products, repeats
 from domain import money, tenants
 from domain import products as domain_products
 from ledger import errors, ids
@@ -160,3 +161,33 @@ async def test_another_tenants_product_is_not_found(world: World, tenant_id: UUI
     with pytest.raises(errors.NotFound):
         await change(mug.id, None, caller(other), world.ledger)
     assert (await load(world, tenant_id, mug.id)).version == 1
+
+
+async def test_commands_that_only_met_each_other_are_all_done(world: World, tenant_id: UUID) -> None:
+    """Two clerks change one product at the same moment, neither says which version they saw: nobody is told to try again."""
+    product = (await products.list_product(MUG, caller(tenant_id), world.ledger)).aggregate
+    names = [f"Mug {n}" for n in range(4)]
+    changes = [products.Rename(product_id=product.id, name=name) for name in names]
+    receipts = await asyncio.gather(*(products.rename(each, caller(tenant_id), world.ledger) for each in changes))
+    assert sorted(receipt.aggregate.version for receipt in receipts) == [2, 3, 4, 5]
+
+
+async def test_a_command_that_names_a_version_is_not_decided_again(world: World, tenant_id: UUID) -> None:
+    """The price was decided upon what the clerk saw."""
+    product = (await products.list_product(MUG, caller(tenant_id), world.ledger)).aggregate
+    changes = [products.Reprice(product_id=product.id, price=Decimal(n), version=1) for n in range(5, 9)]
+    found = await asyncio.gather(
+        *(products.reprice(each, caller(tenant_id), world.ledger) for each in changes), return_exceptions=True
+    )
+    assert sum(isinstance(each, errors.VersionConflict) for each in found) == 3
+    assert (await world.ledger.load(domain_products.Product, tenant_id, product.id)).version == 2
+
+
+async def test_deciding_again_has_a_bound(world: World, tenant_id: UUID, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repeats, "DECIDED_MAX", 1)
+    product = (await products.list_product(MUG, caller(tenant_id), world.ledger)).aggregate
+    changes = [products.Rename(product_id=product.id, name=f"Mug {n}") for n in range(4)]
+    found = await asyncio.gather(
+        *(products.rename(each, caller(tenant_id), world.ledger) for each in changes), return_exceptions=True
+    )
+    assert sum(isinstance(each, errors.VersionConflict) for each in found) == 3

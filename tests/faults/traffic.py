@@ -124,9 +124,10 @@ class Traffic:
                 if answer.status_code == 201:
                     self.acknowledged[sku] = answer.json()["data"]["id"]
                     return
-                assert answer.status_code == 503, answer.text
+                # 409: what was sent before, and lost its connection to us, is still being done
+                assert answer.status_code == 503 or answer.json()["type"].endswith(":in-flight"), answer.text
                 assert answer.headers["Retry-After"]
-                self.refused += 1
+                self.refused += answer.status_code == 503
             await asyncio.sleep(AGAIN_S)
 
     async def count(self) -> Count:
