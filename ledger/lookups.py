@@ -9,7 +9,6 @@ Aggregates that hold something of a person are not kept: whoever is erased is th
 """
 
 import asyncio
-import copy
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -45,7 +44,7 @@ RECOVERY_S_MAX = 5.0
 
 STATEMENTS = {"look_up": "AS SELECT * FROM ledger.look_up($1, $2, $3, $4, $5, $6)"}
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
-_CONTAINERS = (list, dict, set)
+_CONTAINERS = frozenset((list, dict, set))
 
 Pool = AsyncConnectionPool[AsyncConnection[TupleRow]]
 
@@ -290,8 +289,9 @@ def copied(aggregate: A) -> A:
     Enough because aggregates change those only by what they do themselves, and never what is inside (domain/aggregates.py).
     """
     made = object.__new__(type(aggregate))
+    state = made.__dict__
     for name, value in aggregate.__dict__.items():
-        made.__dict__[name] = copy.copy(value) if type(value) in _CONTAINERS else value
+        state[name] = value.copy() if type(value) in _CONTAINERS else value
     return made
 
 
