@@ -102,7 +102,7 @@ class Lookups:
         self._lane = lane.Lane(connect, STATEMENTS, lock_timeout_ms=0, recovery_s_max=RECOVERY_S_MAX)
         self._pool = pool
         self._codec = codec
-        self._keyring = keyring
+        self.keyring = keyring
         self._asked: deque[_Ask] = deque()
         self._in_flight = 0
         self._scheduled = False
@@ -239,10 +239,10 @@ class Lookups:
             raise read.error
         if read.events:
             subjects = {event.parsed.subject_id for event in read.events if event.parsed.subject_id is not None}
-            keys = self._keyring.at_hand(tenant_id, subjects)
+            keys = self.keyring.at_hand(tenant_id, subjects)
             if keys is None:
                 async with self._pool.connection() as connection:
-                    keys = await self._keyring.find_as_tenant(connection, tenant_id, subjects)
+                    keys = await self.keyring.find_as_tenant(connection, tenant_id, subjects)
             if read.events:  # nobody else folded it while the keys were read
                 folded: Any = None if read.folded is None else copied(read.folded)
                 for version, recorded_at, parsed in read.events:

@@ -37,7 +37,7 @@ async def register(world: World, tenant_id: UUID, number: int) -> UUID:
 
 async def names(world: World, tenant_id: UUID, people: list[UUID], master: MasterKey) -> list[str]:
     """As a process sees them that has only just started, with these keys."""
-    world.ledger.keyring = Keyring(master)
+    world.ledger.keyring = world.lookups.keyring = Keyring(master)
     found = await world.ledger.load_many(domain_accounts.Account, tenant_id, people)
     return [found[person].name for person in people]
 
@@ -68,7 +68,7 @@ async def test_the_key_in_between_can_be_thrown_away(world: World, tenant_id: UU
     url = world.database.owner_url
     for keys in (MASTER, YEAR_TWO):
         schema.migrate(url, keys)
-    world.ledger.keyring = Keyring(YEAR_TWO)
+    world.ledger.keyring = world.lookups.keyring = Keyring(YEAR_TWO)
     people = [await register(world, tenant_id, 1)]
     schema.migrate(url, YEAR_THREE)
     with pytest.raises(schema.MasterKeyWrong, match=YEAR_TWO.id):
@@ -121,7 +121,7 @@ async def test_an_owner_who_is_no_superuser_rotates_too(world: World, tenant_id:
 async def test_who_registered_before_a_rotation_still_logs_in(world: World, tenant_id: UUID) -> None:
     """Reservations are HMACs under the root: with another key no address would be found any more."""
     await register(world, tenant_id, 1)
-    world.ledger.keyring = Keyring(YEAR_THREE)
+    world.ledger.keyring = world.lookups.keyring = Keyring(YEAR_THREE)
     log_in = accounts.LogIn(email=command(1).email, password=command(1).password)
     await accounts.log_in(log_in, caller(tenant_id), world.ledger, world.passwords)
     with pytest.raises(accounts.EmailTaken):
