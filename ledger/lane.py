@@ -6,6 +6,7 @@ an answer, so what is sent and read here is sent and read by libpq's non-blockin
 """
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -19,6 +20,8 @@ from psycopg.rows import TupleRow
 
 RECOVERY_S_MAX = 30.0
 """How long a call is sent again to a database that went away, before it fails."""
+CONNECT_S_MAX = 10.0
+"""A server that takes the connection and then says nothing is not there."""
 RETRY_S_MIN, RETRY_S_MAX = 0.05, 1.0
 LOOK_S = 0.5
 """Between two looks at the socket that nobody asked for: uvloop tells of a socket that was reset after the server's last words
@@ -72,6 +75,7 @@ class Lane:
         self._socket = -1  # the connection's; libpq forgets it when it finds it closed
         self._look: asyncio.TimerHandle | None = None  # while `_pgconn` is there
         self._recovery: asyncio.Task[None] | None = None
+        self._pause_s = 0.0  # before the next attempt to connect; none after an answer
 
     async def open(self) -> None:
         """Raises psycopg.OperationalError if the database is not there."""
@@ -96,9 +100,13 @@ class Lane:
         call = _Call(statement, parameters, asyncio.get_running_loop().create_future())
         self._calls.append(call)
         if self._pgconn is not None:
-            self._guarded(self._send, call)
+            try:
+                self._guarded(self._send, call)
+            except BaseException:  # it was not sent: the next answer is not its
+                self._calls.remove(call)
+                raise
         elif self._recovery is None:
-            self._recover()
+            self._recover(psycopg.OperationalError("the database is away"))
         return call.answer
 
     # A good connection
@@ -142,6 +150,7 @@ class Lane:
             if result.status == pq.ExecStatus.PIPELINE_SYNC:
                 assert call.result is not None
                 self._calls.popleft()
+                self._pause_s = 0.0
                 if not call.answer.done():
                     call.answer.set_result(call.result)
             elif result.status in _GOOD:
@@ -176,7 +185,7 @@ class Lane:
             _log.warning("The database went away from its appender, connecting anew: %s", str(error).strip())
             self._let_go()
             if self._calls:
-                self._recover()
+                self._recover(error)
 
     def _let_go(self) -> None:
         pgconn, self._pgconn = self._pgconn, None
@@ -184,32 +193,39 @@ class Lane:
             if self._look is not None:
                 self._look.cancel()
             loop = asyncio.get_running_loop()
-            loop.remove_reader(self._socket)
-            loop.remove_writer(self._socket)
+            for remove in (loop.remove_reader, loop.remove_writer):
+                with contextlib.suppress(OSError):  # libpq closed it: asyncio's loop says so, and has forgotten it then
+                    remove(self._socket)
             pgconn.finish()
         self._connection = None
 
     # A lost one
 
-    def _recover(self) -> None:
-        self._recovery = asyncio.create_task(self._reconnect(), name="lane-recovery")
+    def _recover(self, error: Exception) -> None:
+        self._recovery = asyncio.create_task(self._reconnect(error), name="lane-recovery")
 
-    async def _reconnect(self) -> None:
-        """Sends the same calls again, in order: who looks up whether they stand proves nothing while the old backend may be at work."""
+    async def _reconnect(self, error: Exception) -> None:
+        """Sends the same calls again, in order: who looks up whether they stand proves nothing while the old backend may be at work.
+
+        A call that ends every connection that it is sent on is given up like one that finds none.
+        """
         loop = asyncio.get_running_loop()
-        pause_s = RETRY_S_MIN
         while self._calls:
-            now = loop.time()
             for call in self._calls:
                 call.result = None
-                call.deadline = call.deadline or now + self._recovery_s_max
+                call.deadline = call.deadline or loop.time() + self._recovery_s_max
+            self._give_up(error, loop.time() + self._pause_s)
+            await asyncio.sleep(self._pause_s)
+            self._pause_s = min(max(self._pause_s * 2, RETRY_S_MIN), RETRY_S_MAX)
+            if not self._calls:
+                self._pause_s = 0.0  # the next call is tried at once
+                break
             try:
-                await self._establish()
-            except Exception as error:  # noqa: BLE001  the edge of a task: callers are told when their time is over
-                _log.warning("The database is not there for its appender, trying again: %s", str(error).strip())
-                self._give_up(error, loop.time() + pause_s)
-                await asyncio.sleep(pause_s)
-                pause_s = min(pause_s * 2, RETRY_S_MAX)
+                async with asyncio.timeout(CONNECT_S_MAX):
+                    await self._establish()
+            except Exception as refused:  # noqa: BLE001  the edge of a task: callers are told when their time is over
+                _log.warning("The database is not there for its appender, trying again: %s", str(refused).strip())
+                error = refused
                 continue
             break
         self._recovery = None
@@ -221,6 +237,6 @@ class Lane:
             if call.deadline is not None and call.deadline < before:
                 self._calls.remove(call)
                 if not call.answer.done():
-                    lost = Lost(str(error).strip())
+                    lost = Lost(str(error).strip() or type(error).__name__)
                     lost.__cause__ = error
                     call.answer.set_exception(lost)
