@@ -8,6 +8,8 @@ from typing import Any, NoReturn
 PORT = 4000
 WORKERS_MAX = 64
 """Each has some 25 connections to the database."""
+JOBS_MAX = 32
+"""Tenants rebuilt at one time: each has two connections to the database."""
 CONCURRENCY, CONCURRENCY_MAX = 64, 1_000  # as in bitnexus.retail.run, which is not imported for `--help`
 
 
@@ -101,10 +103,24 @@ def _moving(group: Any) -> None:
 
 def _projections(groups: Any) -> None:
     group = _group(groups, "projections", "views: how far they are, and filling them again")
-    _leaf(group, "list", "views.show", "every view, with how far it is behind")
-    leaf = _leaf(group, "rebuild", "views.rebuild", "fill a view again from the first event")
+    leaf = _leaf(group, "list", "views.show", "every view, with how far it is behind")
+    leaf.add_argument("--tenant", metavar="SLUG", help="only this one's")
+    leaf.add_argument("--by-tenant", action="store_true", help="a line for each tenant")
+    leaf = _leaf(group, "rebuild", "rebuilds.fill", "fill a view anew beside the rows that are read, then read the new")
+    _of_tenants(leaf)
+    leaf.add_argument("--compare-only", action="store_true", help="go on reading the old rows; exit 1 if they differ")
+    leaf.add_argument("--jobs", type=_jobs, default=1, metavar="N", help="tenants at one time (default %(default)s)")
+    leaf = _leaf(group, "switch", "rebuilds.switch", "read the other generation of a view")
+    _of_tenants(leaf)
+    leaf.add_argument("--back", action="store_true", help="the older one, as before the last switch")
+    _of_tenants(_leaf(group, "drop", "rebuilds.drop", "delete the generation that is not read; ends a rebuild"))
+
+
+def _of_tenants(leaf: argparse.ArgumentParser) -> None:
     leaf.add_argument("view", metavar="VIEW")
-    leaf.add_argument("--tenant", metavar="SLUG", help="only this one's rows")
+    which = leaf.add_mutually_exclusive_group()
+    which.add_argument("--tenant", metavar="SLUG", help="only this one's rows")
+    which.add_argument("--all", action="store_true", help="every tenant's (the default)")
 
 
 def _import(groups: Any) -> None:
@@ -170,6 +186,10 @@ def _workers(text: str) -> int:
 
 def _concurrency(text: str) -> int:
     return _number(text, 1, CONCURRENCY_MAX)
+
+
+def _jobs(text: str) -> int:
+    return _number(text, 1, JOBS_MAX)
 
 
 def _position(text: str) -> int:

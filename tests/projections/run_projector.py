@@ -12,13 +12,14 @@ from domain import catalogue as domain_catalogue
 from ledger.codec import Codec
 from ledger.keyring import Keyring
 from ledger.waker import Waker
-from projections import batches, catalogue, positions, runner
+from projections import catalogue, leases, positions, runner, stream
 from tests.world import MASTER
 
 
 async def main(app_url: str, batch_events: int) -> None:
-    connect = connections.connector(app_url, "projector")
-    source = batches.Source(Codec(domain_catalogue.AGGREGATES), Keyring(MASTER))
+    connect = connections.projecting_connector(app_url)
+    leases.BEAT_S, leases.LEASE_S, leases.MARGIN_S = 0.2, 1.5, 0.2  # whoever comes after a kill need not wait long
+    source = stream.Source(Codec(domain_catalogue.AGGREGATES), Keyring(MASTER))
     reached = positions.Reached(connect)
 
     def moved(tenant_id: UUID, view: str, position: int) -> None:
