@@ -29,6 +29,7 @@ def parser() -> Parser:
     main.add_argument("--version", action="version", version=f"bitnexus {metadata.version('bitnexus')}")
     groups = main.add_subparsers(metavar="COMMAND", required=True)
     _serve(groups)
+    _leaf(groups, "project", "projecting.project", "keep the views up until SIGTERM or Ctrl-C, without an API")
     _demo(groups)
     _leaf(groups, "migrate", "setup.migrate", "apply what the database lacks, as its owner")
     _tenants(groups)
