@@ -9,12 +9,16 @@ import msgspec
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
+from ledger import tenancy
 from projections import generations
 from projections.rebuild import Job
 from projections.view import View
 
 BEHIND_MAX = 10_000
 """Pairs of view and tenant that one poll finds; the next poll finds the rest."""
+
+PARKED_MAX = 10_000
+"""Originators that are listed."""
 
 BEHIND: LiteralString = """
 SELECT v.view, h.tenant_id, h.position
@@ -65,9 +69,33 @@ FED: LiteralString = """
 SELECT EXISTS (SELECT FROM views.processes WHERE %(view)s = ANY (views) AND expires_at > clock_timestamp())
 """
 
+PARKED: LiteralString = """
+SELECT DISTINCT ON (k.view, k.tenant_id, k.originator_id) k.view, k.tenant_id, k.originator_id, k.position,
+       count(*) OVER (PARTITION BY k.view, k.tenant_id, k.originator_id), k.topic, k.error, k.attempts, k.parked_at
+FROM views.parked k
+JOIN views.positions p ON p.tenant_id = k.tenant_id AND p.view = k.view AND p.generation = k.generation AND p.state = 'active'
+WHERE k.view = ANY (%(views)s) AND (%(tenants)s::uuid[] IS NULL OR k.tenant_id = ANY (%(tenants)s::uuid[]))
+ORDER BY k.view, k.tenant_id, k.originator_id, k.position LIMIT %(limit)s
+"""
+
 TENANTS: LiteralString = "SELECT tenant_id FROM ledger.heads ORDER BY tenant_id"
 
-STATEMENTS = (BEHIND, POSITIONS, LAG, CLAIM, BEAT, LEAVE, FED, TENANTS)
+STATEMENTS = (BEHIND, POSITIONS, LAG, CLAIM, BEAT, LEAVE, FED, PARKED, TENANTS)
+
+
+class Parked(msgspec.Struct, frozen=True):
+    """An originator that is parked in the generation that is read: its first event that waits and why, and how many do."""
+
+    view: str
+    tenant_id: UUID
+    originator_id: UUID
+    position: int
+    events: int
+    topic: str
+    error: str | None
+    attempts: int
+    parked_at: datetime
+
 
 Connection = AsyncConnection[TupleRow]
 
@@ -131,6 +159,17 @@ async def lag(connection: Connection, views: Sequence[str], tenants: Sequence[UU
     return [Lag(*row) for row in await cursor.fetchall()]
 
 
+async def parked(connection: Connection, views: Sequence[str], tenants: Sequence[UUID] | None = None) -> list[Parked]:
+    """PARKED_MAX at the most, in order of view, tenant and originator; only of these tenants, None: of all."""
+    parameters = {
+        "views": list(views),
+        "tenants": None if tenants is None else list(tenants),
+        "limit": PARKED_MAX,
+    }
+    cursor = await connection.execute(PARKED, parameters, binary=True)
+    return [Parked(*row) for row in await cursor.fetchall()]
+
+
 async def claim(
     connection: Connection,
     process_id: UUID,
@@ -146,6 +185,13 @@ async def claim(
     }
     cursor = await connection.execute(CLAIM, parameters, binary=True)
     return [Job(*row) for row in await cursor.fetchall()]
+
+
+async def lag_of_tenant(connection: Connection, tenant_id: UUID, views: Sequence[str]) -> list[Lag]:
+    """As `lag`, of one tenant, on a connection of the app role, which sees that one alone."""
+    parameters = {"views": list(views), "tenants": [tenant_id], "fade_s": generations.RATE_S}
+    (rows,) = await tenancy.query(connection, tenant_id, parameters, LAG)
+    return [Lag(*row) for row in rows]
 
 
 async def is_fed(connection: Connection, view: str) -> bool:

@@ -31,7 +31,7 @@ class NothingThere(Exception):
 
     def __init__(self, view: str, wanted: str) -> None:
         super().__init__(
-            f"The view {view} has no {wanted} generation beside the one that is read. Make one with "
+            f"There is no {wanted} generation beside the one that is read, of the view: {view}. Make one with "
             f"`bitnexus projections rebuild {view}`."
         )
 

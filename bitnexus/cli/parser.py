@@ -4,6 +4,7 @@ import argparse
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
+from uuid import UUID
 
 PORT = 4000
 WORKERS_MAX = 64
@@ -111,10 +112,31 @@ def _projections(groups: Any) -> None:
     _of_tenants(leaf)
     leaf.add_argument("--compare-only", action="store_true", help="go on reading the old rows; exit 1 if they differ")
     leaf.add_argument("--jobs", type=_jobs, default=1, metavar="N", help="tenants at one time (default %(default)s)")
+    leaf = _leaf(group, "parked", "repairs.parked", "what views could not digest, and why")
+    leaf.add_argument("--view", metavar="VIEW", help="only this one's")
+    leaf.add_argument("--tenant", metavar="SLUG", help="only this one's")
+    _repair(_leaf(group, "retry", "repairs.retry", "apply what is parked, or let a stopped view go on"))
+    _repair(_leaf(group, "skip", "repairs.skip", "pass over the first event that waits, and apply the rest"))
     leaf = _leaf(group, "switch", "rebuilds.switch", "read the other generation of a view")
     _of_tenants(leaf)
     leaf.add_argument("--back", action="store_true", help="the older one, as before the last switch")
     _of_tenants(_leaf(group, "drop", "rebuilds.drop", "delete the generation that is not read; ends a rebuild"))
+
+
+def _repair(leaf: argparse.ArgumentParser) -> None:
+    leaf.add_argument("view", metavar="VIEW")
+    leaf.add_argument("--tenant", required=True, metavar="SLUG")
+    leaf.add_argument(
+        "--originator", type=_uuid, metavar="ID", help="whose events are parked (default: a stopped view)"
+    )
+    leaf.add_argument("--reason", required=True, metavar="TEXT", help="why; it is recorded in the tenant's ledger")
+
+
+def _uuid(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a UUID") from None
 
 
 def _of_tenants(leaf: argparse.ArgumentParser) -> None:

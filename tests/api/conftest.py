@@ -35,6 +35,7 @@ def make_parts(world: World, reached: positions.Reached, default_tenant: str | N
         ledger=world.ledger,
         passwords=world.passwords,
         pool=world.app,
+        projector=world.projector,
         reached=reached,
         waker=world.waker,
         tokens=Tokens(MASTER),
