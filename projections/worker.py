@@ -15,7 +15,7 @@ from uuid import UUID
 import msgspec
 import psycopg
 
-from projections import batches, columns, failures, generations, leases, parking, positions, stream
+from projections import batches, columns, failures, generations, leases, positions, settling, stream
 from projections.view import View
 
 RETRY_S_MIN, RETRY_S_MAX = 0.5, 30.0
@@ -310,61 +310,12 @@ class Worker:
         *,
         parks: bool,
     ) -> bool:
-        """Get past one event: into each generation that can digest it, parked in the others. False: refused.
-
-        Raises GenerationFailed of the active one, if it must not be parked there.
-        """
+        """Get past one event. False: refused. Raises GenerationFailed of the active one, if it must not be parked there."""
         events = stretch.of(self.view.wanted)
         async with connection.transaction():
             moved = await self._move(connection, tenant_id, stretch)
-            for generation in moved:
-                try:
-                    async with connection.transaction():
-                        await batches.apply(connection, self.view, tenant_id, generation, events)
-                except batches.GenerationFailed as failed:
-                    if failures.is_outage(failed.cause):
-                        raise
-                    if parks and generation.parked < parking.ORIGINATORS_MAX:
-                        await self._park(connection, tenant_id, generation, events[0], failed.cause, attempts)
-                    elif generation.state == "active":
-                        raise
-                    else:
-                        await self._break(connection, tenant_id, generation, failed.cause)
+            await settling.settle(connection, self.view, tenant_id, moved, events, attempts, parks=parks)
         return bool(moved)
-
-    async def _park(
-        self,
-        connection: positions.Connection,
-        tenant_id: UUID,
-        generation: generations.Generation,
-        event: stream.Event,
-        error: Exception,
-        attempts: int,
-    ) -> None:
-        _log.error(
-            "The view %s of tenant %s (generation %s) parks %s from position %s on, all others go on: %s. Look at it with "
-            "`bitnexus projections parked`.",
-            *(self.view.name, tenant_id, generation.generation, stream.originator(event), event.position),
-            failures.logged(error),
-            exc_info=None if isinstance(error, psycopg.Error) else error,
-        )
-        waiting = parking.Waiting(
-            stream.originator(event), event.position, event.topic, failures.described(error), attempts
-        )
-        await parking.park(connection, self.view.name, tenant_id, generation.generation, [waiting])
-        await generations.add_parked(connection, self.view.name, tenant_id, generation.generation, 1)
-
-    async def _break(
-        self, connection: positions.Connection, tenant_id: UUID, generation: generations.Generation, error: Exception
-    ) -> None:
-        _log.error(
-            "The generation %s of view %s of tenant %s cannot be fed any longer, the one that is read goes on: %s. "
-            "Correct the view, then drop and rebuild it.",
-            *(generation.generation, self.view.name, tenant_id, failures.logged(error)),
-        )
-        described = failures.described(error)
-        await generations.set_fed(connection, self.view.name, tenant_id, 1)
-        await generations.set_state(connection, self.view.name, tenant_id, generation.generation, "broken", described)
 
     async def _stop(
         self, tenant_id: UUID, target: int, stretch: stream.Stretch, error: Exception, attempts: int

@@ -9,13 +9,11 @@ import pytest
 
 from bitnexus import database as connections
 from commands import privacy
-from domain.products import Product
 from ledger import codec, ids
 from projections import (
     catalogue,
     comparison,
     cross_tenant,
-    failures,
     filling,
     generations,
     leases,
@@ -27,7 +25,7 @@ from projections import (
     switching,
     transactions,
 )
-from projections.view import Batch, Cursor, View
+from projections.view import View
 from tests.projections.conftest import PATIENCE_S, Connection, StartProcess, project, rebuilt, rows
 from tests.projections.story import Story, tell
 from tests.world import World, caller
@@ -266,21 +264,6 @@ async def test_dropping_ends_a_rebuild_under_way(
     assert await rebuild.status(projector, products.VIEW.name, story.tenant_id) is None
 
 
-async def test_a_version_that_goes_backwards_is_refused_and_an_older_release_leaves_the_view_alone(
-    start_process: StartProcess, projector: Connection, source: stream.Source, world: World, story: Story
-) -> None:
-    """An old process that is still there would write what the new code does not expect."""
-    newer = msgspec.structs.replace(products.VIEW, version=2)
-    await project(projector, source, newer, story, limit=100)
-    with pytest.raises(rebuild.VersionOlder, match="this release has version 1, and what is stored is of version 2"):
-        await rebuild.request(projector, products.VIEW, story.tenant_id)
-    at = story.position
-    process = await start_process([products.VIEW, sales.VIEW])
-    await tell(world, story, 10, seed=2)
-    await process.reaches(story, [sales.VIEW])
-    assert await states(projector, products.VIEW, story) == [(1, "active", at)]
-
-
 async def test_a_view_without_its_table_is_refused(projector: Connection, story: Story) -> None:
     table = msgspec.structs.replace(products.VIEW.tables[0], name="nowhere")
     view = msgspec.structs.replace(products.VIEW, tables=(table,))
@@ -346,55 +329,6 @@ async def test_the_rebuild_of_a_dead_process_is_taken_over(
     )
     (taken,) = await cross_tenant.claim(projector, alive.process_id, catalogue.VIEWS, 1)
     assert (taken.generation, taken.token) == (2, job.token + 1)
-
-
-def failing_view(version: int, topic: type, *, commutes: bool) -> View:
-    """The products, of which the code cannot digest one kind of event."""
-
-    async def fails(batch: Batch, cursor: Cursor) -> None:
-        if batch.generation == version and batch.of(topic):
-            raise RuntimeError("a mistake in the new code")
-        await products.project(batch, cursor)
-
-    policy = failures.park_after(1) if commutes else failures.stop_after(1)
-    return msgspec.structs.replace(products.VIEW, version=version, project=fails, commutes=commutes, on_failure=policy)
-
-
-async def test_new_code_that_cannot_digest_an_event_leaves_the_old_rows_read(
-    projector: Connection, source: stream.Source, world: World, story: Story, app: Connection, connect: Connect
-) -> None:
-    await project(projector, source, products.VIEW, story, limit=100)
-    view = failing_view(2, Product.Repriced, commutes=False)
-    job = await rebuild.request(projector, view, story.tenant_id)
-    assert await filling.work(connect, source, view, job) is None
-    status = await rebuild.status(projector, view.name, story.tenant_id)
-    assert status is not None
-    assert status.error is not None
-    assert status.error.startswith(f"It cannot digest the event at {status.position + 1}: RuntimeError in fails")
-    assert "mistake" not in status.error  # what an error says may be an event's content
-    assert (await products.page(app, story.tenant_id, None, 100)).position == story.position
-    corrected = msgspec.structs.replace(products.VIEW, version=2)
-    compared = await filling.work(
-        connect, source, corrected, await rebuild.request(projector, corrected, story.tenant_id)
-    )
-    assert compared is not None
-    assert compared.equal
-
-
-async def test_a_new_generation_that_cannot_be_fed_does_not_stop_the_one_that_is_read(
-    start_process: StartProcess, projector: Connection, source: stream.Source, world: World, story: Story
-) -> None:
-    await project(projector, source, products.VIEW, story, limit=100)
-    await rebuilt(world, source, products.VIEW, story.tenant_id, compare_only=True)
-    view = failing_view(2, Product.Listed, commutes=False)
-    process = await start_process([view])
-    await tell(world, story, 20, seed=2)
-    await process.reaches(story, [view])
-    (old, new) = await generations.all_of(projector, view.name, story.tenant_id)
-    assert (old.state, old.position, old.stopped) == ("active", story.position, False)
-    assert (new.state, new.failure is not None) == ("broken", True)
-    with pytest.raises(comparison.NotAtOnePosition):
-        await switching.switch(projector, view, story.tenant_id, back=False)
 
 
 async def test_lag_counts_what_is_not_in_the_view_yet(
