@@ -166,11 +166,7 @@ async def read_stretch(
     values = {"tenant": tenant_id, "after": after, "to": to, "topics": list(topics)}
     cursor = await connection.execute(EVENTS, values, prepare=True, binary=True)
     entries = [_entry(tenant_id, *row) for row in await cursor.fetchall()]
-    events: list[Event] = []
-    for begin in range(0, len(entries), DECODED_AT_ONCE):
-        if begin:
-            await asyncio.sleep(0)
-        events += await _decoded(connection, source, tenant_id, entries[begin : begin + DECODED_AT_ONCE])
+    events = await _decoded(connection, source, tenant_id, entries)
     return Stretch(after, to, events, sum(len(entry.state) for entry in entries))
 
 
@@ -192,15 +188,31 @@ def _entry(
 async def _decoded(
     connection: positions.Connection, source: Source, tenant_id: UUID, entries: Sequence[read.Entry]
 ) -> list[Event]:
-    """One that cannot be decoded is in the way of none of the others."""
+    """As `ledger.read.decode`, to be stored; but one that cannot be decoded is in the way of none of the others, and the event
+    loop has its turn now and then."""
+    halves: list[codec.Parsed | Unreadable] = []
+    for number, entry in enumerate(entries, start=1):
+        halves.append(_parsed(source, entry))
+        if number % DECODED_AT_ONCE == 0:
+            await asyncio.sleep(0)
+    subjects = (half.subject_id for half in halves if isinstance(half, codec.Parsed) and half.subject_id is not None)
+    keys = await source.keyring.find_now(connection, tenant_id, subjects)
+    events: list[Event] = []
+    for number, (entry, half) in enumerate(zip(entries, halves, strict=True), start=1):
+        events.append(half if isinstance(half, Unreadable) else _finished(source, entry, half, keys))
+        if number % DECODED_AT_ONCE == 0:
+            await asyncio.sleep(0)
+    return events
+
+
+def _parsed(source: Source, entry: read.Entry) -> codec.Parsed | Unreadable:
     try:
-        return list(await read.decode(source.codec, source.keyring, connection, tenant_id, entries, to_store=True))
+        return source.codec.parse(entry.topic, entry.originator_id, entry.originator_version, entry.state)
     except (errors.EventUnreadable, errors.TopicUnknown) as error:
-        if len(entries) == 1:
-            (entry,) = entries
-            return [Unreadable(entry.position, entry.originator_id, entry.topic, error)]
-        middle = len(entries) // 2
-        return [
-            *await _decoded(connection, source, tenant_id, entries[:middle]),
-            *await _decoded(connection, source, tenant_id, entries[middle:]),
-        ]
+        return Unreadable(entry.position, entry.originator_id, entry.topic, error)
+
+
+def _finished(source: Source, entry: read.Entry, half: codec.Parsed, keys: keyring.Keys) -> read.Recorded:
+    originator_id, version = entry.originator_id, entry.originator_version
+    event = source.codec.finish(entry.tenant_id, originator_id, version, entry.recorded_at, half, keys)
+    return read.Recorded(entry.tenant_id, entry.position, entry.recorded_at, entry.topic, event)
