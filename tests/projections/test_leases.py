@@ -108,9 +108,19 @@ async def test_a_batch_with_an_old_token_is_refused(projector: Connection, story
     assert old is not None
     assert new is not None
     bucket = leases.bucket(story.tenant_id)
-    for token, moved in ((old, 0), (new, 1)):
-        found = await generations.move(projector, "products", 1, story.tenant_id, 0, 10, bucket, token)
-        assert len(found) == moved
+    newer = "UPDATE views.positions SET version = %s WHERE tenant_id = %s"
+
+    async def moved(token: int, after: int) -> int:
+        found = await generations.move(projector, "products", 1, story.tenant_id, after, after + 10, bucket, token)
+        return len(found)
+
+    assert await moved(old, 0) == 0
+    assert await moved(new, 5) == 0  # nor from where the view is not
+    await projector.execute(newer, (2, story.tenant_id))
+    assert await moved(new, 0) == 0  # nor what a newer release has begun
+    await projector.execute(newer, (1, story.tenant_id))
+    assert await moved(new, 0) == 1
+    assert await moved(new, 0) == 0  # nor a second time
 
 
 async def test_a_newer_release_takes_the_view_from_an_older_one(projector: Connection) -> None:

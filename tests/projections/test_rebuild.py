@@ -64,6 +64,17 @@ async def test_a_damaged_view_is_right_again_and_what_was_wrong_is_shown(
     assert (await rows(projector, other.tenant_id)) == damaged  # nobody asked for it
 
 
+async def test_a_rebuild_shows_no_more_than_the_view_that_is_read(
+    projector: Connection, source: stream.Source, world: World, story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A view that is behind, or has stopped: what comes after is fed to both."""
+    monkeypatch.setattr(filling, "JOIN_EVENTS_MAX", 5)
+    for view in (products.VIEW, sales.VIEW):
+        await project(projector, source, view, story, limit=100, end=40)
+        compared = await rebuilt(world, source, view, story.tenant_id)
+        assert (compared.position, compared.equal) == (40, True)
+
+
 async def test_a_difference_shows_nothing_personal(
     projector: Connection, source: stream.Source, world: World, story: Story
 ) -> None:
