@@ -85,7 +85,7 @@ class ProjectionController(Controller):
         guards=[may("projections:read")],
     )
     async def show(self, view: FromPath[str], reader: NamedDependency[Reader]) -> Response[answers.Data[Rebuild]]:
-        """How far the last rebuild is. 404 if there was none, or if what it made or replaced was dropped."""
+        """How far the last rebuild is. 404 if there was none, or if what it made was dropped."""
         found = await _status(_view(view), reader)
         return answers.one(found, reader.shown(await reader.head()))
 

@@ -232,7 +232,7 @@ class Worker:
             if failures.is_lost(cause):
                 await self._outage(tenant_id, target, cause)
             else:
-                self._pause(tenant_id, target, stretch, cause, self._attempts(tenant_id))
+                await self._pause(tenant_id, target, stretch, cause, self._attempts(tenant_id))
             return
         length = stretch.to - stretch.after
         trouble = self._trouble.setdefault(tenant_id, _Trouble(length, stretch.to))
@@ -244,7 +244,7 @@ class Worker:
         spare = isinstance(error, batches.GenerationFailed) and error.generation.state != "active"
         decision = failures.Decision.PARK if spare else self.view.on_failure(cause, trouble.attempts)
         if decision == failures.Decision.RETRY:
-            self._pause(tenant_id, target, stretch, cause, trouble.attempts)
+            await self._pause(tenant_id, target, stretch, cause, trouble.attempts)
         else:
             await self._give_up(tenant_id, target, stretch, cause, trouble.attempts, decision)
 
@@ -252,7 +252,7 @@ class Worker:
         earlier = self._failures.get(tenant_id)
         return 1 if earlier is None else earlier.attempts + 1
 
-    def _pause(
+    async def _pause(
         self, tenant_id: UUID, target: int, stretch: stream.Stretch | None, error: Exception, attempts: int
     ) -> None:
         pause_s = min(RETRY_S_MIN * 2 ** min(attempts - 1, 10), RETRY_S_MAX)
@@ -264,11 +264,21 @@ class Worker:
         )
         retry_at = datetime.now(UTC) + timedelta(seconds=pause_s)
         self._failures[tenant_id] = Failure(self.view.name, tenant_id, at, failures.logged(error), attempts, retry_at)
+        await self._tell(tenant_id, at, error, attempts)
         # A wake that came during the batch waits for the retry too.
         target = max(target, self._behind.pop(tenant_id, 0))
         if not self._closing.is_set():
             loop = asyncio.get_running_loop()
             self._retries[tenant_id] = loop.call_later(pause_s, self._retry, tenant_id, target)
+
+    async def _tell(self, tenant_id: UUID, at: int | None, error: Exception, attempts: int) -> None:
+        """For whoever looks from another process."""
+        if at is not None and self._connection is not None:
+            with suppress(psycopg.Error):  # it is in the log
+                described = failures.described(error)
+                await generations.failed(
+                    self._connection, self.view.name, tenant_id, at, described, attempts, stopped=False
+                )
 
     def _retry(self, tenant_id: UUID, target: int) -> None:
         del self._retries[tenant_id]
@@ -293,13 +303,13 @@ class Worker:
                 await self._refused(connection, tenant_id, target)
         except batches.GenerationFailed as failed:
             if failures.is_outage(failed.cause):
-                self._pause(tenant_id, target, stretch, failed.cause, attempts)
+                await self._pause(tenant_id, target, stretch, failed.cause, attempts)
             else:
                 await self._stop(tenant_id, target, stretch, failed.cause, attempts)
         except generations.Changed:
             self.offer(tenant_id, target)
         except Exception as failed:  # noqa: BLE001  the edge of a supervised task, as in `_turn`
-            self._pause(tenant_id, target, stretch, failed, attempts)
+            await self._pause(tenant_id, target, stretch, failed, attempts)
 
     async def _settle(
         self,
@@ -333,7 +343,7 @@ class Worker:
                 stopped=True,
             )
         except psycopg.Error as unsaid:
-            self._pause(tenant_id, target, stretch, unsaid, attempts)
+            await self._pause(tenant_id, target, stretch, unsaid, attempts)
             return
         del self._trouble[tenant_id]
         self._at.pop(tenant_id, None)

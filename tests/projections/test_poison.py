@@ -313,6 +313,23 @@ async def test_an_event_that_cannot_be_read_is_in_nobody_elses_way(
     assert any((await rows(projector, story.tenant_id))["transactions"])
 
 
+async def test_a_missing_table_is_waited_for_and_said_to_everybody(
+    start_process: StartProcess, world: World, story: Story, projector: Connection
+) -> None:
+    """A release without its migration: nothing is parked, nothing stops for good, and an operator sees why."""
+    with psycopg.connect(world.database.owner_url, autocommit=True) as owner:
+        owner.execute("ALTER TABLE views.products RENAME TO elsewhere")
+        process = await start_process()
+        await process.reaches(story, [view for view in catalogue.VIEWS if view.name != "products"])
+        async with asyncio.timeout(PATIENCE_S):
+            while not (lag := (await cross_tenant.lag(projector, ["products"]))[0]).failure:  # noqa: ASYNC110  another connection's doing
+                await asyncio.sleep(0.02)
+        assert (lag.failure, lag.stopped, lag.parked) == ("UndefinedTable (SQLSTATE 42P01)", False, 0)
+        owner.execute("ALTER TABLE views.elsewhere RENAME TO products")
+    await process.reaches(story)
+    assert (await cross_tenant.lag(projector, ["products"]))[0].failure is None
+
+
 async def test_what_is_parked_is_parked_in_a_new_generation_too(
     start_process: StartProcess,
     world: World,
