@@ -9,6 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, LiteralString
 from uuid import UUID
 
@@ -36,7 +37,7 @@ RETURNING generation, version, state, position, fed, parked, stopped, failure
 """
 HELD: LiteralString = """
 SELECT FROM views.rebuilds WHERE tenant_id = %(tenant)s AND view = %(view)s AND generation = %(generation)s
-  AND token = %(token)s AND NOT paused FOR UPDATE
+  AND token = %(token)s AND NOT paused AND finished_at IS NULL FOR UPDATE
 """
 FINISH: LiteralString = """
 UPDATE views.rebuilds SET finished_at = clock_timestamp(), holder = NULL, comparison = %(comparison)s
@@ -96,6 +97,8 @@ async def _end(connection: generations.Connection, view: View, job: Job) -> comp
     compared = await comparison.compare(connection, view, job.tenant_id)
     values = {**_key(job), "comparison": Jsonb(msgspec.to_builtins(compared))}
     async with connection.transaction():
+        if await (await connection.execute(HELD, _key(job))).fetchone() is None:
+            raise Lost(view.name, job.tenant_id)  # whoever has it now switches, or has switched
         if not job.compare_only:
             await switching.switch(connection, view, job.tenant_id, back=False)
         await connection.execute(FINISH, values)
@@ -104,6 +107,10 @@ async def _end(connection: generations.Connection, view: View, job: Job) -> comp
 
 def _key(job: Job) -> dict[str, Any]:
     return {"tenant": job.tenant_id, "view": job.view, "generation": job.generation, "token": job.token}
+
+
+class _Elsewhere(Exception):
+    """The last batch of whoever had the rebuild before came to its end meanwhile: from where it left off."""
 
 
 class _Filler:
@@ -146,6 +153,8 @@ class _Filler:
         stretch = await self._stream.after(self._job.tenant_id, position, limit, ahead=True)
         try:
             await self._apply(stretch)
+        except _Elsewhere:
+            return True
         except batches.GenerationFailed as failed:
             if failures.is_outage(failed.cause):
                 raise failed.cause from failed
@@ -171,6 +180,8 @@ class _Filler:
         values = {**_key(self._job), "after": stretch.after, "to": stretch.to, "fade_s": generations.RATE_S}
         row = await (await self._connection.execute(MOVE, values, binary=True)).fetchone()
         if row is None:
+            if await (await self._connection.execute(HELD, _key(self._job))).fetchone() is not None:
+                raise _Elsewhere
             raise Lost(self._view.name, self._job.tenant_id)
         return generations.Generation(*row)
 
@@ -194,7 +205,8 @@ class _Filler:
         own = next(each for each in found if each.generation == self._job.generation)
         if decision == failures.Decision.PARK and self._view.commutes and own.parked < parking.ORIGINATORS_MAX:
             waiting = parking.Waiting(stream.originator(event), event.position, event.topic, described, self._attempts)
-            await self._apply(stretch, waiting)
+            with suppress(_Elsewhere):
+                await self._apply(stretch, waiting)
             self._attempts = 0
             return True
         text = f"It cannot digest the event at {event.position}: {described}"

@@ -200,6 +200,46 @@ async def test_an_interrupted_rebuild_goes_on_where_it_was(
     assert seen[0] == 40
 
 
+async def test_a_rebuild_that_is_taken_over_during_a_batch_goes_on_after_it(
+    projector: Connection,
+    source: stream.Source,
+    world: World,
+    story: Story,
+    connect: Connect,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The batch of the one before may be committed after the next one has looked where the rebuild is."""
+    monkeypatch.setattr(filling, "JOIN_EVENTS_MAX", 5)
+    await project(projector, source, products.VIEW, story, limit=100)
+    job = await rebuild.request(projector, products.VIEW, story.tenant_id)
+    moved = asyncio.Event()
+
+    def progress(tenant_id: UUID, at: int, end: int) -> None:
+        if at == 10 and not moved.is_set():
+            moved.set()
+            with connections.connect_sync(world.database.app_url, "projector") as other:
+                other.execute("UPDATE views.positions SET position = 0 WHERE state = 'filling'")
+
+    compared = await filling.work(connect, source, products.VIEW, job, batch_events=10, progress=progress)
+    assert moved.is_set()
+    assert compared is not None
+    assert compared.equal
+
+
+async def test_whoever_lost_a_rebuild_switches_nothing(
+    projector: Connection, source: stream.Source, story: Story, connect: Connect
+) -> None:
+    """It comes back when both generations are fed, and an operator has decided meanwhile what is read."""
+    await project(projector, source, products.VIEW, story, limit=100)
+    late = await rebuild.request(projector, products.VIEW, story.tenant_id)
+    job = await rebuild.request(projector, products.VIEW, story.tenant_id, compare_only=True)
+    await filling.work(connect, source, products.VIEW, job)
+    for each in (late, job):
+        with pytest.raises(filling.Lost):
+            await filling.work(connect, source, products.VIEW, each)
+    assert [state for _, state, _ in await states(projector, products.VIEW, story)] == ["active", "ready"]
+
+
 async def test_a_paused_rebuild_writes_nothing_more(
     projector: Connection, source: stream.Source, story: Story, connect: Connect
 ) -> None:
