@@ -71,8 +71,7 @@ class Runner:
         """Finishes the batches in flight, then leaves; what takes longer than CLOSE_S_MAX is rolled back. Closing again does nothing."""
         self._unsubscribe()
         self._unsubscribe = lambda: None
-        await self._rebuilder.close()
-        await asyncio.gather(*(worker.close() for worker in self._workers.values()))
+        await asyncio.gather(*(worker.close() for worker in self._workers.values()), self._rebuilder.close())
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -10,6 +10,7 @@ from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
 from bitnexus import database as connections
+from ledger import ids
 from ledger.waker import Waker
 from projections import (
     batches,
@@ -18,6 +19,7 @@ from projections import (
     comparison,
     filling,
     generations,
+    leases,
     positions,
     rebuild,
     runner,
@@ -123,9 +125,12 @@ async def rebuilt(
 ) -> comparison.Comparison:
     """Fill the view anew, compare, and read it from now on."""
     connect = connections.projecting_connector(world.database.app_url)
+    alive = leases.Leases(ids.new_id(), [])  # or a runner of the test's might take it over
     async with await connect() as connection:
-        job = await rebuild.request(connection, view, tenant_id, compare_only=compare_only)
-    compared = await filling.work(connect, source, view, job)
+        await alive.beat(connection)
+        job = await rebuild.request(connection, view, tenant_id, compare_only=compare_only, process_id=alive.process_id)
+        compared = await filling.work(connect, source, view, job)
+        await alive.leave(connection)
     assert compared is not None
     return compared
 

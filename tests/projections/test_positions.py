@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 
 from bitnexus import database as connections
-from projections import cross_tenant, positions, products, sales, stream
+from projections import catalogue, cross_tenant, generations, positions, products, sales, stream
 from tests.projections.conftest import PATIENCE_S, Connection, StartProcess, project
 from tests.projections.story import Story
 from tests.world import World
@@ -110,3 +110,20 @@ async def test_nobody_asks_the_database_when_nobody_waits(
     asked.clear()
     await asyncio.sleep(0.05)
     assert asked == []
+
+
+async def test_lag_counts_what_is_not_in_the_view_yet(
+    projector: Connection, source: stream.Source, story: Story
+) -> None:
+    await project(projector, source, sales.VIEW, story, limit=100)
+    await generations.begin(projector, "products", 1, story.tenant_id)
+    await generations.set_position(projector, "products", story.tenant_id, 1, 10, "active")
+    lag = await cross_tenant.lag(projector, [view.name for view in catalogue.VIEWS])
+    assert [(each.view, each.tenant_id, each.behind) for each in lag] == [
+        ("products", story.tenant_id, story.position - 10),
+        ("refunds", story.tenant_id, story.position),
+        ("sales", story.tenant_id, 0),
+        ("transactions", story.tenant_id, story.position),
+    ]
+    seconds = {each.view: each.seconds_behind for each in lag}
+    assert seconds["refunds"] >= seconds["products"] > 0 == seconds["sales"]
