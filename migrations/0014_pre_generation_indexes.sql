@@ -1,4 +1,4 @@
--- Why: what 0012 added to the tables leads their keys from now on. The release before goes on with the old ones beside them.
+-- Why: what 0013 added to the tables leads their keys from now on. The release before goes on with the old ones beside them.
 -- transaction: none
 CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS positions_generation ON views.positions (tenant_id, view, generation);
 CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS positions_active ON views.positions (tenant_id, view) WHERE state = 'active';
