@@ -28,10 +28,12 @@ class Data(msgspec.Struct, Generic[T], frozen=True):
     data: T
 
 
-class PageMeta(msgspec.Struct, frozen=True):
-    """`next_cursor` leads to the next page, null at the end."""
+class PageMeta(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`next_cursor` leads to the next page, null at the end. `parked` is there if what is shown lacks events of so many
+    products or sales, because they could not be processed; an operator has been told."""
 
     next_cursor: str | None
+    parked: int = 0
 
 
 class Page(msgspec.Struct, Generic[T], frozen=True):
@@ -46,9 +48,9 @@ def one(resource: T, position: int | str, *, version: int | None = None) -> Resp
     return Response(Data(resource), headers=headers(position, version))
 
 
-def page(resources: list[T], next_id: UUID | None, position: int | str) -> Response[Page[T]]:
+def page(resources: list[T], next_id: UUID | None, position: int | str, parked: int) -> Response[Page[T]]:
     """200."""
-    return Response(Page(resources, PageMeta(cursors.encode(next_id))), headers=headers(position))
+    return Response(Page(resources, PageMeta(cursors.encode(next_id), parked)), headers=headers(position))
 
 
 def created(resource: T, position: int | str, location: str, *, version: int | None = None) -> Response[Data[T]]:

@@ -8,7 +8,21 @@ from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.types import Message, Scope
 
-from api import accounts, asked, bodies, errors, health, ledger, privacy, products, refunds, schema, tenants, tokens
+from api import (
+    accounts,
+    asked,
+    bodies,
+    errors,
+    health,
+    ledger,
+    privacy,
+    products,
+    projections,
+    refunds,
+    schema,
+    tenants,
+    tokens,
+)
 from api.feed import controller as feed
 from api.feed.feed import Feed
 from api.parts import Parts
@@ -42,6 +56,7 @@ def create_app(parts: Parts) -> Litestar:
                     TransactionController,
                     refunds.RefundController,
                     ledger.LedgerController,
+                    projections.ProjectionController,
                     feed.FeedController,
                 ],
             ),

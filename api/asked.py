@@ -156,6 +156,16 @@ class Reader:
         async with self.parts.pool.connection() as connection:
             yield connection
 
+    def check_whole(self, parked_at: int | None) -> None:
+        """What was found lacks the event at `parked_at` and later ones of the same resource. Raises RequestRefused if one of
+        them was asked for."""
+        if parked_at is None or self._wanted is None or number(self.parts, self.who, self._wanted) < parked_at:
+            return
+        raise errors.RequestRefused(
+            errors.PARKED,
+            "What happened to this resource up to X-Position cannot be shown yet. Ask without X-Position for what is there.",
+        )
+
     async def head(self) -> int:
         """The stream's end before aggregates or entries are read, which therefore show at least that much.
 

@@ -21,7 +21,7 @@ from commands import passwords, privacy
 from domain import accounts, refusals
 from ledger import errors as ledger_errors
 from ledger import replay
-from projections import positions, sales
+from projections import positions, rebuild, sales
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 1
@@ -61,6 +61,7 @@ INVALID = Kind(422, "invalid", "What was sent breaks a rule")
 ID_REUSED = Kind(422, "idempotency-key-reused", "The idempotency key belongs to another request")
 BROKEN = Kind(500, "internal", "Something went wrong on our side")
 UNAVAILABLE = Kind(503, "unavailable", "Not now")
+PARKED = Kind(503, "parked", "It waits for an operator")
 
 TABLE: dict[type[Exception], Kind] = {
     refusals.Refusal: INVALID,
@@ -82,6 +83,7 @@ TABLE: dict[type[Exception], Kind] = {
     replay.AggregateTooLong: INVALID,
     ledger_errors.PositionTokenInvalid: MALFORMED,
     sales.SummaryTooLong: INVALID,
+    rebuild.Refused: CONFLICT,
     passwords.HashingOverloaded: UNAVAILABLE,
     privacy.NotNoted: UNAVAILABLE,
     ledger_errors.Overloaded: UNAVAILABLE,

@@ -19,6 +19,7 @@ class Parts:
     ledger: Ledger
     passwords: Passwords
     pool: Pool  # of the app role, in autocommit
+    projector: Pool  # of the projector's role, which sees all tenants: for asking for rebuilds alone
     reached: Reached  # how far the views are
     waker: Waker
     tokens: Tokens  # positions for outsiders

@@ -80,7 +80,7 @@ class ProductController(Controller):
         async with reader.views(view.NAME) as connection:
             found = await view.page(connection, reader.tenant_id, after, limit, status=status, category=category)
         resources = [of_row(row, reader.shown(row.position)) for row in found.rows]
-        return answers.page(resources, found.next, reader.shown(found.position))
+        return answers.page(resources, found.next, reader.shown(found.position), found.parked)
 
     @post(
         operation_id="listProduct",
@@ -114,6 +114,7 @@ class ProductController(Controller):
         """One product, retired or not."""
         async with reader.views(view.NAME) as connection:
             found = await view.show(connection, reader.tenant_id, product_id)
+        reader.check_whole(found.parked_at)
         if found.row is None:
             raise ledger_errors.NotFound("product", product_id)
         version = await versions.at(reader.parts.ledger, reader.tenant_id, found.row.position)

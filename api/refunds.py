@@ -61,7 +61,7 @@ class RefundController(Controller):
         async with reader.views(view.NAME) as connection:
             found = await view.page(connection, reader.tenant_id, before, limit, visible_to=person)
         resources = [of_row(row, reader.shown(row.position)) for row in found.rows]
-        return answers.page(resources, found.next, reader.shown(found.position))
+        return answers.page(resources, found.next, reader.shown(found.position), found.parked)
 
     @get(
         "/{refund_id:uuid}", operation_id="showRefund", operation_class=answers.Query, guards=[may("transactions:read")]
@@ -71,6 +71,8 @@ class RefundController(Controller):
         async with reader.views(view.NAME) as connection:
             found = await view.show(connection, reader.tenant_id, refund_id)
         row = found.row
+        if row is None or visibility.sees(reader.who, row.buyer_id, row.affiliate_id):
+            reader.check_whole(found.parked_at)
         if row is None or not visibility.sees(reader.who, row.buyer_id, row.affiliate_id):
             raise ledger_errors.NotFound("refund", refund_id)
         return answers.one(of_row(row, reader.shown(row.position)), reader.shown(found.position))

@@ -27,6 +27,8 @@ _ADMIN = _MEMBER | {
     "accounts:export",
     "ledger:read",
     "products:write",
+    "projections:read",
+    "projections:write",  # fill a view of the own tenant anew
     "transactions:read_all",
     "transactions:price",  # sell at other prices than the catalogue's
     "transactions:record",  # for others: buyer, reference, source and time are the caller's word

@@ -32,7 +32,7 @@ from ledger.codec import Codec
 from ledger.keyring import Keyring
 from ledger.store import Ledger
 from ledger.waker import Waker
-from projections import batches, catalogue, positions, runner
+from projections import catalogue, positions, runner, stream
 from projections.view import View
 
 TARGET_EVENTS_PER_S = 20_000
@@ -114,13 +114,16 @@ async def _append(ledger: Ledger, tenant_id: UUID, aggregates: Sequence[Aggregat
     await asyncio.gather(*(ledger.append(caller(), aggregate) for aggregate in aggregates))
 
 
-async def _catch_up(app_url: str, source: batches.Source, tenant_id: UUID, views: Sequence[View], head: int) -> float:
+async def _catch_up(app_url: str, source: stream.Source, tenant_id: UUID, views: Sequence[View], head: int) -> float:
     """Seconds from an empty view to the head, the runner's start included."""
-    connect = database.connector(app_url, "projector")
+    connect = database.projecting_connector(app_url)
     async with await connect() as connection:
         for view in views:
-            await connection.execute(view.clear, {"tenant": tenant_id})
-            await positions.move(connection, view.name, tenant_id, 0)
+            for table in view.tables:
+                await connection.execute(f"DELETE FROM views.{table.name} WHERE tenant_id = %s", (tenant_id,))
+            await connection.execute(
+                "DELETE FROM views.positions WHERE tenant_id = %s AND view = %s", (tenant_id, view.name)
+            )
     reached = positions.Reached(connect)
     runs = runner.Runner(views, connect, source, Waker(), reached)
     done = asyncio.Event()
@@ -139,11 +142,11 @@ async def _catch_up(app_url: str, source: batches.Source, tenant_id: UUID, views
     return elapsed
 
 
-async def _read_only(app_url: str, source: batches.Source, tenant_id: UUID, view: View, head: int) -> float:
+async def _read_only(app_url: str, source: stream.Source, tenant_id: UUID, view: View, head: int) -> float:
     begun, position = time.perf_counter(), 0
     async with await database.connect(app_url, "projector") as connection:
         while position < head:
-            entries = await read.entries(connection, tenant_id, position, batches.EVENTS_MAX)
+            entries = await read.entries(connection, tenant_id, position, stream.EVENTS_MAX)
             wanted = [entry for entry in entries if entry.topic in view.wanted]
             await read.decode(source.codec, source.keyring, connection, tenant_id, wanted)
             position = entries[-1].position
@@ -158,7 +161,7 @@ async def _measure(app_url: str, events: int, repeats: int) -> dict[str, object]
     async with database.pool(app_url, "app", 2) as pool, lookups.running(connect, pool, codec, keyring) as looks:
         head = await _fill(Ledger(pool, appends, looks, codec, keyring), tenant_id, events)
     await appends.close()
-    source = batches.Source(codec, keyring)
+    source = stream.Source(codec, keyring)
 
     async def rate(*views: View) -> int:
         seconds = [await _catch_up(app_url, source, tenant_id, views, head) for _ in range(repeats)]

@@ -14,6 +14,8 @@ from ledger.store import Pool
 Role = Literal["app", "projector", "platform"]
 
 CONNECT_TIMEOUT_S = 10
+PROJECTOR_IDLE_MS_MAX = 5_000
+"""In a transaction. A batch is under way in the server or being prepared for it: milliseconds."""
 POOL_WAIT_S = 5.0
 """How long a request waits for a connection before it is told that the database is overloaded."""
 
@@ -39,6 +41,14 @@ async def connect(app_url: str, role: Role) -> AsyncConnection[TupleRow]:
 def connector(app_url: str, role: Role) -> Callable[[], Awaitable[AsyncConnection[TupleRow]]]:
     """For those that keep a connection of their own and make a new one when it is lost."""
     return lambda: connect(app_url, role)
+
+
+def projecting_connector(app_url: str) -> Callable[[], Awaitable[AsyncConnection[TupleRow]]]:
+    """For the projectors. The server ends a session that sits idle in a transaction, as a paused process would hold what the
+    others wait for; and it does not wait for the disk at a commit: what a crash takes is projected again."""
+    found = parameters(app_url, "projector")
+    found["options"] += f" -c idle_in_transaction_session_timeout={PROJECTOR_IDLE_MS_MAX} -c synchronous_commit=off"
+    return lambda: AsyncConnection.connect(autocommit=True, **found)
 
 
 def connect_sync(app_url: str, role: Role) -> Connection[TupleRow]:

@@ -16,8 +16,8 @@ from ledger.codec import Codec
 from ledger.keyring import Keyring, Watcher
 from ledger.store import Ledger, Pool
 from ledger.waker import Waker
-from projections import batches, positions
 from projections import catalogue as views
+from projections import positions, stream
 from projections.runner import Runner
 
 APP_CONNECTIONS_MAX = 10
@@ -39,7 +39,7 @@ class Process:
     appender: Appender
     ledger: Ledger
     passwords: Passwords
-    source: batches.Source
+    source: stream.Source
     reached: positions.Reached
     runner: Runner
 
@@ -66,8 +66,8 @@ async def running(installation: Installation, *, projecting: bool) -> AsyncItera
         stack.push_async_callback(watcher.close)
         reached = positions.Reached(connect_projector)
         stack.push_async_callback(reached.close)
-        source = batches.Source(codec, keyring)
-        runner = Runner(views.VIEWS, connect_projector, source, waker, reached)
+        source = stream.Source(codec, keyring)
+        runner = Runner(views.VIEWS, database.projecting_connector(app_url), source, waker, reached)
         if projecting:
             await runner.start()
             stack.push_async_callback(runner.close)

@@ -23,6 +23,7 @@ def application(parts: Process, settings: Settings, stopping: asyncio.Event) -> 
             ledger=parts.ledger,
             passwords=parts.passwords,
             pool=parts.app,
+            projector=parts.projector,
             reached=parts.reached,
             waker=parts.waker,
             tokens=Tokens(master),

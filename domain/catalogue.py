@@ -1,6 +1,6 @@
 """Every aggregate there is: what the ledger's codec can write and read."""
 
-from domain import accounts, privacy, products, tenants, transactions
+from domain import accounts, privacy, products, repairs, tenants, transactions
 from domain.aggregates import Aggregate
 
 AGGREGATES: tuple[type[Aggregate], ...] = (
@@ -12,4 +12,5 @@ AGGREGATES: tuple[type[Aggregate], ...] = (
     products.Product,
     transactions.Transaction,
     transactions.Refund,
+    repairs.Repair,
 )

@@ -1,4 +1,4 @@
-"""How far the views are: the rows of `views.positions`, what this process knows of them, and waiting for them.
+"""How far the views are that are read, as far as this process knows, and waiting for them.
 
 What a process knows is fed by its own runner after each commit. Views that another process keeps up are looked up in the
 database, all awaited ones in one statement, and only while somebody waits.
@@ -9,7 +9,6 @@ import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import LiteralString
 from uuid import UUID
 
 import psycopg
@@ -26,17 +25,6 @@ POLL_S = 0.03
 RECONNECT_S = 1.0
 KNOWN_MAX = 100_000
 """Pairs of tenant and view of which the position is remembered: about 20 MiB."""
-
-LOCK: LiteralString = """
-SELECT position FROM views.positions WHERE tenant_id = %(tenant)s AND view = %(view)s FOR UPDATE
-"""
-LOCK_IF_FREE: LiteralString = LOCK + " SKIP LOCKED"
-BEGIN_VIEW: LiteralString = """
-INSERT INTO views.positions (tenant_id, view, position) VALUES (%(tenant)s, %(view)s, 0) ON CONFLICT DO NOTHING
-"""
-MOVE: LiteralString = """
-UPDATE views.positions SET position = %(position)s WHERE tenant_id = %(tenant)s AND view = %(view)s
-"""
 
 Connection = AsyncConnection[TupleRow]
 Connect = Callable[[], Awaitable[Connection]]
@@ -59,39 +47,6 @@ class TooManyWaiters(Exception):
     def __init__(self, waiting: int) -> None:
         super().__init__(f"{waiting} requests are waiting for views already. Try again in a second.")
         self.waiting = waiting
-
-
-# The row, which is also the lock: who holds it projects, everybody else leaves the tenant's view alone.
-
-
-async def begin(connection: Connection, view: str, tenant_id: UUID) -> bool:
-    """Make the row if there is none; whether it was made.
-
-    Outside of a transaction: one that makes the row and goes on would make everybody else's `begin` wait for its end.
-    """
-    cursor = await connection.execute(BEGIN_VIEW, {"tenant": tenant_id, "view": view})
-    return cursor.rowcount == 1
-
-
-async def lock(connection: Connection, view: str, tenant_id: UUID) -> int:
-    """The position, locked until the transaction ends; waits for whoever holds it. The row is there (`begin`)."""
-    row = await (await connection.execute(LOCK, {"tenant": tenant_id, "view": view})).fetchone()
-    assert row is not None
-    position: int = row[0]
-    return position
-
-
-async def lock_if_free(connection: Connection, view: str, tenant_id: UUID) -> int | None:
-    """The position, locked until the transaction ends; None if another transaction holds it, or there is no row yet."""
-    cursor = await connection.execute(LOCK_IF_FREE, {"tenant": tenant_id, "view": view}, prepare=True, binary=True)
-    row = await cursor.fetchone()
-    return None if row is None else row[0]
-
-
-async def move(connection: Connection, view: str, tenant_id: UUID, position: int) -> None:
-    """Write the position. The caller holds the row."""
-    parameters = {"tenant": tenant_id, "view": view, "position": position}
-    await connection.execute(MOVE, parameters, prepare=True)
 
 
 class Reached:

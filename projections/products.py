@@ -10,21 +10,20 @@ import msgspec
 
 from domain.products import Product
 from ledger import read
-from projections import reading
+from projections import failures, reading
 from projections.columns import Int8s, Jsons, Texts, Times, Uuids
-from projections.view import Batch, Cursor, View
+from projections.view import Batch, Cursor, Table, View
 
 NAME = "products"
 
-CLEAR: LiteralString = "DELETE FROM views.products WHERE tenant_id = %(tenant)s"
-
 INSERT_LISTED: LiteralString = """
-INSERT INTO views.products (tenant_id, product_id, sku, name, description, price, currency, category, metadata, status,
+INSERT INTO views.products (tenant_id, generation, product_id, sku, name, description, price, currency, category, metadata, status,
                             inserted_at, updated_at, position)
-SELECT %b, x.id, x.sku, x.name, x.description, x.price::numeric, x.currency, x.category, x.metadata, 'listed', x.at, x.at, x.position
+SELECT %b, %b, x.id, x.sku, x.name, x.description, x.price::numeric, x.currency, x.category, x.metadata, 'listed', x.at, x.at,
+       x.position
 FROM unnest(%b, %b, %b, %b, %b, %b, %b, %b, %b, %b)
      AS x (id, sku, name, description, price, currency, category, metadata, at, position)
-ON CONFLICT (tenant_id, product_id) DO NOTHING
+ON CONFLICT (tenant_id, generation, product_id) DO NOTHING
 """
 
 # NULL leaves a column as it is. The guard on position makes a repeat harmless.
@@ -33,7 +32,7 @@ UPDATE views.products p
 SET name = coalesce(x.name, p.name), price = coalesce(x.price::numeric, p.price), status = coalesce(x.status, p.status),
     updated_at = x.at, position = x.position
 FROM unnest(%b, %b, %b, %b, %b, %b) AS x (id, name, price, status, at, position)
-WHERE p.tenant_id = %b AND p.product_id = x.id AND p.position < x.position
+WHERE p.tenant_id = %b AND p.generation = %b AND p.product_id = x.id AND p.position < x.position
 """
 
 COLUMNS: LiteralString = (
@@ -41,16 +40,19 @@ COLUMNS: LiteralString = (
     " inserted_at, updated_at, position"
 )
 
-SHOW: LiteralString = f"SELECT {COLUMNS} FROM views.products WHERE tenant_id = %(tenant)s AND product_id = %(id)s"
+SHOW: LiteralString = f"""
+SELECT {COLUMNS} FROM views.products
+WHERE tenant_id = %(tenant)s AND generation = %(generation)s AND product_id = %(id)s
+"""
 
 BY_IDS: LiteralString = f"""
 SELECT {COLUMNS} FROM views.products
-WHERE tenant_id = %(tenant)s AND product_id = ANY (%(ids)s) ORDER BY product_id
+WHERE tenant_id = %(tenant)s AND generation = %(generation)s AND product_id = ANY (%(ids)s) ORDER BY product_id
 """
 
 PAGE: LiteralString = f"""
 SELECT {COLUMNS} FROM views.products
-WHERE tenant_id = %(tenant)s
+WHERE tenant_id = %(tenant)s AND generation = %(generation)s
   AND (%(after)s::uuid IS NULL OR product_id > %(after)s::uuid)
   AND (%(status)s::text IS NULL OR status = %(status)s::text)
   AND (%(category)s::text IS NULL OR category = %(category)s::text)
@@ -78,15 +80,16 @@ class ProductRow(msgspec.Struct, frozen=True):
 async def project(batch: Batch, cursor: Cursor) -> None:
     """New products by one statement; what happened to products by another one, folded to one change a product."""
     if listed := batch.of(Product.Listed):
-        await cursor.execute(INSERT_LISTED, _listed_columns(batch.tenant_id, listed), prepare=True)
+        await cursor.execute(INSERT_LISTED, _listed_columns(batch, listed), prepare=True)
     if changed := batch.by_originator(Product.Renamed, Product.Repriced, Product.Retired):
-        await cursor.execute(UPDATE_CHANGED, _changed_columns(batch.tenant_id, changed), prepare=True)
+        await cursor.execute(UPDATE_CHANGED, _changed_columns(batch, changed), prepare=True)
 
 
-def _listed_columns(tenant_id: UUID, listed: Sequence[read.Recorded]) -> list[object]:
+def _listed_columns(batch: Batch, listed: Sequence[read.Recorded]) -> list[object]:
     events = [recorded.event for recorded in listed]
     return [
-        tenant_id,
+        batch.tenant_id,
+        batch.generation,
         Uuids.of([event.originator_id for event in events]),
         Texts.of([event.sku for event in events]),
         Texts.of([event.name for event in events]),
@@ -100,7 +103,7 @@ def _listed_columns(tenant_id: UUID, listed: Sequence[read.Recorded]) -> list[ob
     ]
 
 
-def _changed_columns(tenant_id: UUID, changed: dict[UUID, list[read.Recorded]]) -> list[object]:
+def _changed_columns(batch: Batch, changed: dict[UUID, list[read.Recorded]]) -> list[object]:
     names: list[str | None] = []
     prices: list[str | None] = []
     statuses: list[str | None] = []
@@ -125,7 +128,8 @@ def _changed_columns(tenant_id: UUID, changed: dict[UUID, list[read.Recorded]]) 
         Texts.of(statuses),
         Times.of([recorded.recorded_at for recorded in last]),
         Int8s.of([recorded.position for recorded in last]),
-        tenant_id,
+        batch.tenant_id,
+        batch.generation,
     ]
 
 
@@ -187,7 +191,9 @@ async def page(
 VIEW = View(
     name=NAME,
     version=1,
+    tables=(Table(name="products", key=("product_id",)),),
     topics=(Product.Listed, Product.Renamed, Product.Repriced, Product.Retired),
     project=project,
-    clear=CLEAR,
+    on_failure=failures.park_after(failures.ATTEMPTS),
+    commutes=True,
 )

@@ -1,8 +1,14 @@
-"""What queries give back: rows together with the position that they show."""
+"""What queries give back: rows together with the position that they show.
 
+Rows are of a generation (`projections.generations`), which every statement names by `%(generation)s`. A query is sent with the
+generation that was active when this process last looked, and says in the same snapshot which one is: once after each switch it
+is sent a second time.
+"""
+
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any, Generic, LiteralString, TypeVar
+from typing import Any, Generic, LiteralString, NamedTuple, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -14,34 +20,76 @@ from ledger import tenancy
 PAGE_ROWS_MAX = 100
 IDS_MAX = 5_000
 """As many as a batch of events can touch."""
+GENERATIONS_KNOWN_MAX = 100_000
+"""Pairs of tenant and view of which the active generation is remembered, if it is not the first."""
 
 # Beside the rows' own statement, in the same snapshot. A view that has not begun yet stands at 0.
-POSITION: LiteralString = "SELECT position FROM views.positions WHERE tenant_id = %(tenant)s AND view = %(view)s"
+ACTIVE: LiteralString = """
+SELECT generation, position, parked FROM views.positions
+WHERE tenant_id = %(tenant)s AND view = %(view)s AND state = 'active'
+"""
+FIRST_PARKED: LiteralString = """
+SELECT min(k.position) FROM views.parked k
+JOIN views.positions p ON p.tenant_id = k.tenant_id AND p.view = k.view AND p.generation = k.generation AND p.state = 'active'
+WHERE k.tenant_id = %(tenant)s AND k.view = %(view)s
+  AND (%(originator)s::uuid IS NULL OR k.originator_id = %(originator)s::uuid)
+"""
 
 Connection = AsyncConnection[TupleRow]
 R = TypeVar("R")
 
 
 class One(msgspec.Struct, Generic[R], frozen=True):
-    """`row` is None if there is none. `position` is the view's, in the same snapshot."""
+    """`row` is None if there is none. `position` is the view's, in the same snapshot. What is asked for lacks the event at
+    `parked_at`, and those of its originator that came later; None if it lacks nothing."""
 
     row: R | None
     position: int
+    parked_at: int | None = None
 
 
 class Many(msgspec.Struct, Generic[R], frozen=True):
-    """`position` is the view's, in the same snapshot."""
+    """`position` is the view's, in the same snapshot. Of `parked` originators the view lacks events."""
 
     rows: list[R]
     position: int
+    parked: int = 0
 
 
 class Page(msgspec.Struct, Generic[R], frozen=True):
-    """`next` is what to pass for the page after this one, None at the end. `position` is the view's, in the same snapshot."""
+    """`next` is what to pass for the page after this one, None at the end. The rest as in Many."""
 
     rows: list[R]
     next: UUID | None
     position: int
+    parked: int = 0
+
+
+class _Found(NamedTuple):
+    rows: list[TupleRow]
+    position: int
+    parked: int
+
+
+_generations: OrderedDict[tuple[UUID, str], int] = OrderedDict()  # what was seen last; a wrong one costs a repetition
+
+
+async def _find(
+    connection: Connection, view: str, tenant_id: UUID, statement: LiteralString, parameters: dict[str, Any]
+) -> _Found:
+    key = (tenant_id, view)
+    while True:
+        generation = _generations.get(key, 1)
+        values = {**parameters, "view": view, "generation": generation}
+        actives, rows = await tenancy.query(connection, tenant_id, values, ACTIVE, statement)
+        if not actives:
+            return _Found(rows, 0, 0)
+        active, position, parked = actives[0]
+        if active == generation:
+            return _Found(rows, position, parked)
+        _generations[key] = active
+        if len(_generations) > GENERATIONS_KNOWN_MAX:
+            _generations.popitem(last=False)
 
 
 async def one(
@@ -50,11 +98,21 @@ async def one(
     tenant_id: UUID,
     row: Callable[..., R],
     statement: LiteralString,
-    **parameters: Any,
+    *,
+    id: UUID,
+    whole_view_if_absent: bool = False,
 ) -> One[R]:
-    """The first row that the statement gives."""
-    found = await many(connection, view, tenant_id, row, statement, **parameters)
-    return One(found.rows[0] if found.rows else None, found.position)
+    """The first row that the statement gives for `id`, which is its originator's.
+
+    `whole_view_if_absent`: it is not, and a row never changes. If there is none, any parked originator may be to blame.
+    """
+    found = await _find(connection, view, tenant_id, statement, {"id": id})
+    parked_at = None
+    if found.parked and not (whole_view_if_absent and found.rows):
+        originator = None if whole_view_if_absent else id
+        values = {"view": view, "originator": originator}
+        (((parked_at,),),) = await tenancy.query(connection, tenant_id, values, FIRST_PARKED)
+    return One(row(*found.rows[0]) if found.rows else None, found.position, parked_at)
 
 
 async def many(
@@ -66,8 +124,8 @@ async def many(
     **parameters: Any,
 ) -> Many[R]:
     """All rows that the statement gives, each made by `row` of its columns. `connection` is the app role's, in autocommit."""
-    positions, rows = await tenancy.query(connection, tenant_id, {**parameters, "view": view}, POSITION, statement)
-    return Many([row(*columns) for columns in rows], positions[0][0] if positions else 0)
+    found = await _find(connection, view, tenant_id, statement, parameters)
+    return Many([row(*columns) for columns in found.rows], found.position, found.parked)
 
 
 async def page(
@@ -85,11 +143,9 @@ async def page(
     """
     if not 1 <= limit <= PAGE_ROWS_MAX:
         raise ValueError(f"limit {limit} is not in 1 … {PAGE_ROWS_MAX}")
-    positions, rows = await tenancy.query(
-        connection, tenant_id, {**parameters, "view": view, "limit": limit + 1}, POSITION, statement
-    )
-    key = rows[limit - 1][0] if len(rows) > limit else None
-    return Page([row(*columns) for columns in rows[:limit]], key, positions[0][0] if positions else 0)
+    found = await _find(connection, view, tenant_id, statement, {**parameters, "limit": limit + 1})
+    key = found.rows[limit - 1][0] if len(found.rows) > limit else None
+    return Page([row(*columns) for columns in found.rows[:limit]], key, found.position, found.parked)
 
 
 def checked_ids(ids: Sequence[UUID]) -> list[UUID]:

@@ -10,13 +10,11 @@ import msgspec
 from domain.privacy import Erasure
 from domain.transactions import Refund, Transaction
 from ledger import read
-from projections import reading
+from projections import failures, reading
 from projections.columns import Int8s, Jsons, Texts, Times, Uuids
-from projections.view import Batch, Cursor, View
+from projections.view import Batch, Cursor, Table, View
 
 NAME = "refunds"
-
-CLEAR: LiteralString = "DELETE FROM views.refunds WHERE tenant_id = %(tenant)s"
 
 ERASE: LiteralString = """
 UPDATE views.refunds SET buyer_ref = %(marker)s
@@ -25,13 +23,13 @@ WHERE tenant_id = %(tenant)s AND buyer_subject_id = ANY (%(subjects)s) AND buyer
 
 # A refund is one event and never changes.
 INSERT: LiteralString = """
-INSERT INTO views.refunds (tenant_id, refund_id, transaction_id, lines, amount_minor, currency, reason, source, external_id,
+INSERT INTO views.refunds (tenant_id, generation, refund_id, transaction_id, lines, amount_minor, currency, reason, source, external_id,
                            occurred_at, buyer_id, affiliate_id, buyer_subject_id, buyer_ref, inserted_at, position)
-SELECT %b, x.*
+SELECT %b, %b, x.*
 FROM unnest(%b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b)
      AS x (refund_id, transaction_id, lines, amount_minor, currency, reason, source, external_id,
            occurred_at, buyer_id, affiliate_id, buyer_subject_id, buyer_ref, inserted_at, position)
-ON CONFLICT (tenant_id, refund_id) DO NOTHING
+ON CONFLICT (tenant_id, generation, refund_id) DO NOTHING
 """
 
 COLUMNS: LiteralString = (
@@ -39,22 +37,27 @@ COLUMNS: LiteralString = (
     " buyer_subject_id, buyer_ref, inserted_at, position"
 )
 
-SHOW: LiteralString = f"SELECT {COLUMNS} FROM views.refunds WHERE tenant_id = %(tenant)s AND refund_id = %(id)s"
+SHOW: LiteralString = f"""
+SELECT {COLUMNS} FROM views.refunds
+WHERE tenant_id = %(tenant)s AND generation = %(generation)s AND refund_id = %(id)s
+"""
 
 BY_IDS: LiteralString = f"""
 SELECT {COLUMNS} FROM views.refunds
-WHERE tenant_id = %(tenant)s AND refund_id = ANY (%(ids)s) ORDER BY refund_id DESC
+WHERE tenant_id = %(tenant)s AND generation = %(generation)s AND refund_id = ANY (%(ids)s) ORDER BY refund_id DESC
 """
 
 PAGE: LiteralString = f"""
 SELECT {COLUMNS} FROM views.refunds
-WHERE tenant_id = %(tenant)s AND (%(before)s::uuid IS NULL OR refund_id < %(before)s::uuid)
+WHERE tenant_id = %(tenant)s AND generation = %(generation)s
+  AND (%(before)s::uuid IS NULL OR refund_id < %(before)s::uuid)
 ORDER BY refund_id DESC LIMIT %(limit)s
 """
 
 PAGE_OF_TRANSACTION: LiteralString = f"""
 SELECT {COLUMNS} FROM views.refunds
-WHERE tenant_id = %(tenant)s AND transaction_id = %(transaction)s AND (%(before)s::uuid IS NULL OR refund_id < %(before)s::uuid)
+WHERE tenant_id = %(tenant)s AND generation = %(generation)s AND transaction_id = %(transaction)s
+  AND (%(before)s::uuid IS NULL OR refund_id < %(before)s::uuid)
 ORDER BY refund_id DESC LIMIT %(limit)s
 """
 
@@ -62,11 +65,13 @@ ORDER BY refund_id DESC LIMIT %(limit)s
 PAGE_OF_PERSON: LiteralString = f"""
 SELECT * FROM (
     (SELECT {COLUMNS} FROM views.refunds
-     WHERE tenant_id = %(tenant)s AND buyer_id = %(person)s AND (%(before)s::uuid IS NULL OR refund_id < %(before)s::uuid)
+     WHERE tenant_id = %(tenant)s AND generation = %(generation)s AND buyer_id = %(person)s
+       AND (%(before)s::uuid IS NULL OR refund_id < %(before)s::uuid)
      ORDER BY refund_id DESC LIMIT %(limit)s)
     UNION ALL
     (SELECT {COLUMNS} FROM views.refunds
-     WHERE tenant_id = %(tenant)s AND affiliate_id = %(person)s AND buyer_id IS DISTINCT FROM %(person)s
+     WHERE tenant_id = %(tenant)s AND generation = %(generation)s AND affiliate_id = %(person)s
+       AND buyer_id IS DISTINCT FROM %(person)s
        AND (%(before)s::uuid IS NULL OR refund_id < %(before)s::uuid)
      ORDER BY refund_id DESC LIMIT %(limit)s)
 ) AS visible ORDER BY refund_id DESC LIMIT %(limit)s
@@ -119,14 +124,15 @@ class _Refund(msgspec.Struct, frozen=True):
 async def project(batch: Batch, cursor: Cursor) -> None:
     """One statement for refunds of both kinds."""
     if made := batch.of(Transaction.Refunded, Refund.Recorded):
-        await cursor.execute(INSERT, _columns(batch.tenant_id, made), prepare=True)
+        await cursor.execute(INSERT, _columns(batch, made), prepare=True)
 
 
-def _columns(tenant_id: UUID, made: Sequence[read.Recorded]) -> list[object]:
+def _columns(batch: Batch, made: Sequence[read.Recorded]) -> list[object]:
     events = [recorded.event for recorded in made]
     refunds = [_refund(event) for event in events]
     return [
-        tenant_id,
+        batch.tenant_id,
+        batch.generation,
         Uuids.of([refund.id for refund in refunds]),
         Uuids.of([refund.transaction_id for refund in refunds]),
         Jsons.of([event.lines for event in events]),
@@ -189,7 +195,7 @@ def _row(
 
 async def show(connection: reading.Connection, tenant_id: UUID, id: UUID) -> reading.One[RefundRow]:
     """One refund. Who may see it, the caller decides by its buyer_id and affiliate_id."""
-    return await reading.one(connection, NAME, tenant_id, _row, SHOW, id=id)
+    return await reading.one(connection, NAME, tenant_id, _row, SHOW, id=id, whole_view_if_absent=True)
 
 
 async def by_ids(connection: reading.Connection, tenant_id: UUID, ids: Sequence[UUID]) -> reading.Many[RefundRow]:
@@ -225,8 +231,10 @@ async def page_of_transaction(
 VIEW = View(
     name=NAME,
     version=1,
+    tables=(Table(name="refunds", key=("refund_id",), personal=("buyer_ref",)),),
     topics=(Transaction.Refunded, Refund.Recorded, Erasure.PersonErased),
     project=project,
-    clear=CLEAR,
+    on_failure=failures.park_after(failures.ATTEMPTS),
+    commutes=True,
     erase=ERASE,
 )

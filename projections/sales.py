@@ -10,35 +10,33 @@ import msgspec
 
 from domain.transactions import Refund, Transaction
 from ledger import read
-from projections import reading
+from projections import failures, reading
 from projections.columns import Int8s, Texts, Times
-from projections.view import Batch, Cursor, View
+from projections.view import Batch, Cursor, Table, View
 
 NAME = "sales"
 
 ROWS_MAX = 10_000
 """27 years of days in one currency, or a year in 27 of them; an answer is about a megabyte."""
 
-CLEAR: LiteralString = "DELETE FROM views.sales_by_day WHERE tenant_id = %(tenant)s"
-
 # The only view that adds. A row says up to which position it has counted, and older events are not counted again.
 ADD: LiteralString = """
-INSERT INTO views.sales_by_day AS s (tenant_id, day, currency, count, gross_minor, refunded_minor, position)
-SELECT %(tenant)b, x.day, x.currency, sum(x.count), sum(x.gross_minor), sum(x.refunded_minor), max(x.position)
+INSERT INTO views.sales_by_day AS s (tenant_id, generation, day, currency, count, gross_minor, refunded_minor, position)
+SELECT %(tenant)b, %(generation)b, x.day, x.currency, sum(x.count), sum(x.gross_minor), sum(x.refunded_minor), max(x.position)
 FROM (SELECT (e.occurred_at AT TIME ZONE 'UTC')::date AS day, e.currency, e.count, e.gross_minor, e.refunded_minor, e.position
       FROM unnest(%(occurred_at)b, %(currency)b, %(count)b, %(gross_minor)b, %(refunded_minor)b, %(position)b)
            AS e (occurred_at, currency, count, gross_minor, refunded_minor, position)) AS x
-LEFT JOIN views.sales_by_day c ON c.tenant_id = %(tenant)b AND c.day = x.day AND c.currency = x.currency
+LEFT JOIN views.sales_by_day c ON c.tenant_id = %(tenant)b AND c.generation = %(generation)b AND c.day = x.day AND c.currency = x.currency
 WHERE c.position IS NULL OR x.position > c.position
 GROUP BY x.day, x.currency
-ON CONFLICT (tenant_id, day, currency) DO UPDATE
+ON CONFLICT (tenant_id, generation, day, currency) DO UPDATE
 SET count = s.count + excluded.count, gross_minor = s.gross_minor + excluded.gross_minor,
     refunded_minor = s.refunded_minor + excluded.refunded_minor, position = excluded.position
 """
 
 SUMMARY: LiteralString = """
 SELECT day, currency, count, gross_minor, refunded_minor FROM views.sales_by_day
-WHERE tenant_id = %(tenant)s
+WHERE tenant_id = %(tenant)s AND generation = %(generation)s
   AND (%(from_day)s::date IS NULL OR day >= %(from_day)s::date)
   AND (%(to_day)s::date IS NULL OR day <= %(to_day)s::date)
 ORDER BY day, currency LIMIT %(limit)s
@@ -93,14 +91,15 @@ class Summary(msgspec.Struct, frozen=True):
 async def project(batch: Batch, cursor: Cursor) -> None:
     """One statement: sums by day and currency."""
     if sold := batch.of(Transaction.Recorded, Transaction.Refunded, Refund.Recorded):
-        await cursor.execute(ADD, _columns(batch.tenant_id, sold), prepare=True)
+        await cursor.execute(ADD, _columns(batch, sold), prepare=True)
 
 
-def _columns(tenant_id: UUID, sold: Sequence[read.Recorded]) -> dict[str, Any]:
+def _columns(batch: Batch, sold: Sequence[read.Recorded]) -> dict[str, Any]:
     events = [recorded.event for recorded in sold]
     sales = [isinstance(event, Transaction.Recorded) for event in events]
     return {
-        "tenant": tenant_id,
+        "tenant": batch.tenant_id,
+        "generation": batch.generation,
         "occurred_at": Times.of([event.occurred_at for event in events]),
         "currency": Texts.of([event.currency for event in events]),
         "count": Int8s.of([1 if sale else 0 for sale in sales]),
@@ -141,7 +140,8 @@ def totals(rows: Iterable[SalesRow]) -> list[SalesTotal]:
 VIEW = View(
     name=NAME,
     version=1,
+    tables=(Table(name="sales_by_day", key=("day", "currency")),),
     topics=(Transaction.Recorded, Transaction.Refunded, Refund.Recorded),
     project=project,
-    clear=CLEAR,
+    on_failure=failures.stop_after(failures.ATTEMPTS),  # a sum without some of its sales is no sum
 )

@@ -11,13 +11,11 @@ import msgspec
 from domain.privacy import Erasure
 from domain.transactions import Transaction
 from ledger import read
-from projections import reading
+from projections import failures, reading
 from projections.columns import Int8s, Jsonbs, Jsons, Texts, Times, Uuids
-from projections.view import Batch, Cursor, View
+from projections.view import Batch, Cursor, Table, View
 
 NAME = "transactions"
-
-CLEAR: LiteralString = "DELETE FROM views.transactions WHERE tenant_id = %(tenant)s"
 
 ERASE: LiteralString = """
 UPDATE views.transactions SET buyer_ref = %(marker)s
@@ -25,15 +23,15 @@ WHERE tenant_id = %(tenant)s AND buyer_subject_id = ANY (%(subjects)s) AND buyer
 """
 
 INSERT_RECORDED: LiteralString = """
-INSERT INTO views.transactions (tenant_id, transaction_id, lines, amount_minor, refunded_minor, currency, status, buyer_id,
+INSERT INTO views.transactions (tenant_id, generation, transaction_id, lines, amount_minor, refunded_minor, currency, status, buyer_id,
                                 buyer_subject_id, buyer_ref, affiliate_id, source, external_id, occurred_at, metadata,
                                 inserted_at, updated_at, position)
-SELECT %b, x.id, x.lines, x.amount_minor, 0, x.currency, 'recorded', x.buyer_id, x.buyer_subject_id, x.buyer_ref, x.affiliate_id,
-       x.source, x.external_id, x.occurred_at, x.metadata, x.at, x.at, x.position
+SELECT %b, %b, x.id, x.lines, x.amount_minor, 0, x.currency, 'recorded', x.buyer_id, x.buyer_subject_id, x.buyer_ref,
+       x.affiliate_id, x.source, x.external_id, x.occurred_at, x.metadata, x.at, x.at, x.position
 FROM unnest(%b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b)
      AS x (id, lines, amount_minor, currency, buyer_id, buyer_subject_id, buyer_ref, affiliate_id, source, external_id,
            occurred_at, metadata, at, position)
-ON CONFLICT (tenant_id, transaction_id) DO NOTHING
+ON CONFLICT (tenant_id, generation, transaction_id) DO NOTHING
 """
 
 # Refunds carry what stands after them, so they are assigned, never added. The guard on position makes a repeat harmless.
@@ -42,7 +40,7 @@ UPDATE views.transactions t
 SET refunded_lines = t.refunded_lines || x.refunded_lines, refunded_minor = x.refunded_minor, status = x.status,
     updated_at = x.at, position = x.position
 FROM unnest(%b, %b, %b, %b, %b, %b) AS x (id, refunded_lines, refunded_minor, status, at, position)
-WHERE t.tenant_id = %b AND t.transaction_id = x.id AND t.position < x.position
+WHERE t.tenant_id = %b AND t.generation = %b AND t.transaction_id = x.id AND t.position < x.position
 """
 
 COLUMNS: LiteralString = (
@@ -50,18 +48,20 @@ COLUMNS: LiteralString = (
     " buyer_ref, affiliate_id, source, external_id, occurred_at, metadata::text, inserted_at, updated_at, position"
 )
 
-SHOW: LiteralString = (
-    f"SELECT {COLUMNS} FROM views.transactions WHERE tenant_id = %(tenant)s AND transaction_id = %(id)s"
-)
+SHOW: LiteralString = f"""
+SELECT {COLUMNS} FROM views.transactions
+WHERE tenant_id = %(tenant)s AND generation = %(generation)s AND transaction_id = %(id)s
+"""
 
 BY_IDS: LiteralString = f"""
 SELECT {COLUMNS} FROM views.transactions
-WHERE tenant_id = %(tenant)s AND transaction_id = ANY (%(ids)s) ORDER BY transaction_id DESC
+WHERE tenant_id = %(tenant)s AND generation = %(generation)s AND transaction_id = ANY (%(ids)s) ORDER BY transaction_id DESC
 """
 
 PAGE: LiteralString = f"""
 SELECT {COLUMNS} FROM views.transactions
-WHERE tenant_id = %(tenant)s AND (%(before)s::uuid IS NULL OR transaction_id < %(before)s::uuid)
+WHERE tenant_id = %(tenant)s AND generation = %(generation)s
+  AND (%(before)s::uuid IS NULL OR transaction_id < %(before)s::uuid)
 ORDER BY transaction_id DESC LIMIT %(limit)s
 """
 
@@ -69,11 +69,13 @@ ORDER BY transaction_id DESC LIMIT %(limit)s
 PAGE_OF_PERSON: LiteralString = f"""
 SELECT * FROM (
     (SELECT {COLUMNS} FROM views.transactions
-     WHERE tenant_id = %(tenant)s AND buyer_id = %(person)s AND (%(before)s::uuid IS NULL OR transaction_id < %(before)s::uuid)
+     WHERE tenant_id = %(tenant)s AND generation = %(generation)s AND buyer_id = %(person)s
+       AND (%(before)s::uuid IS NULL OR transaction_id < %(before)s::uuid)
      ORDER BY transaction_id DESC LIMIT %(limit)s)
     UNION ALL
     (SELECT {COLUMNS} FROM views.transactions
-     WHERE tenant_id = %(tenant)s AND affiliate_id = %(person)s AND buyer_id IS DISTINCT FROM %(person)s
+     WHERE tenant_id = %(tenant)s AND generation = %(generation)s AND affiliate_id = %(person)s
+       AND buyer_id IS DISTINCT FROM %(person)s
        AND (%(before)s::uuid IS NULL OR transaction_id < %(before)s::uuid)
      ORDER BY transaction_id DESC LIMIT %(limit)s)
 ) AS visible ORDER BY transaction_id DESC LIMIT %(limit)s
@@ -121,15 +123,16 @@ _REFUNDED_LINES = msgspec.json.Decoder(dict[int, int])
 async def project(batch: Batch, cursor: Cursor) -> None:
     """New sales by one statement; refunds by another one, folded to one change a sale."""
     if recorded := batch.of(Transaction.Recorded):
-        await cursor.execute(INSERT_RECORDED, _recorded_columns(batch.tenant_id, recorded), prepare=True)
+        await cursor.execute(INSERT_RECORDED, _recorded_columns(batch, recorded), prepare=True)
     if refunded := batch.by_originator(Transaction.Refunded):
-        await cursor.execute(UPDATE_REFUNDED, _refunded_columns(batch.tenant_id, refunded), prepare=True)
+        await cursor.execute(UPDATE_REFUNDED, _refunded_columns(batch, refunded), prepare=True)
 
 
-def _recorded_columns(tenant_id: UUID, sales: Sequence[read.Recorded]) -> list[object]:
+def _recorded_columns(batch: Batch, sales: Sequence[read.Recorded]) -> list[object]:
     events = [recorded.event for recorded in sales]
     return [
-        tenant_id,
+        batch.tenant_id,
+        batch.generation,
         Uuids.of([event.originator_id for event in events]),
         Jsons.of([event.lines for event in events]),
         Int8s.of([event.amount_minor for event in events]),
@@ -147,7 +150,7 @@ def _recorded_columns(tenant_id: UUID, sales: Sequence[read.Recorded]) -> list[o
     ]
 
 
-def _refunded_columns(tenant_id: UUID, refunded: dict[UUID, list[read.Recorded]]) -> list[object]:
+def _refunded_columns(batch: Batch, refunded: dict[UUID, list[read.Recorded]]) -> list[object]:
     last = [happened[-1] for happened in refunded.values()]
     return [
         Uuids.of(list(refunded)),
@@ -161,7 +164,8 @@ def _refunded_columns(tenant_id: UUID, refunded: dict[UUID, list[read.Recorded]]
         Texts.of([recorded.event.status for recorded in last]),
         Times.of([recorded.recorded_at for recorded in last]),
         Int8s.of([recorded.position for recorded in last]),
-        tenant_id,
+        batch.tenant_id,
+        batch.generation,
     ]
 
 
@@ -244,8 +248,10 @@ async def page(
 VIEW = View(
     name=NAME,
     version=1,
+    tables=(Table(name="transactions", key=("transaction_id",), personal=("buyer_ref",)),),
     topics=(Transaction.Recorded, Transaction.Refunded, Erasure.PersonErased),
     project=project,
-    clear=CLEAR,
+    on_failure=failures.park_after(failures.ATTEMPTS),
+    commutes=True,
     erase=ERASE,
 )

@@ -1,7 +1,7 @@
 """What a view is, and what its projector is given."""
 
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, LiteralString, TypeAlias
 from uuid import UUID
@@ -12,15 +12,20 @@ from psycopg import AsyncCursor
 from psycopg.rows import TupleRow
 
 from ledger import read
+from projections import failures
 
 Cursor: TypeAlias = AsyncCursor[TupleRow]
 
 
 class Batch:
-    """Consecutive events of one tenant, in order of position: those of its topics, as far as the view wants them."""
+    """Consecutive events of one tenant, in order of position: those of its topics, as far as the view wants them.
 
-    def __init__(self, tenant_id: UUID, events: Sequence[read.Recorded]) -> None:
+    `generation` is that of the rows that are to be written.
+    """
+
+    def __init__(self, tenant_id: UUID, generation: int, events: Sequence[read.Recorded]) -> None:
         self.tenant_id = tenant_id
+        self.generation = generation
         self.events = events
         self._by_class: defaultdict[type, list[read.Recorded]] = defaultdict(list)
         for recorded in events:
@@ -50,22 +55,39 @@ class Batch:
 Project: TypeAlias = Callable[[Batch, Cursor], Awaitable[None]]
 
 
+class Table(msgspec.Struct, frozen=True, kw_only=True):
+    """A table of a view, in the schema `views`, with the columns tenant_id and generation and a primary key that they lead.
+
+    `key` is the rest of that key. `personal` names the columns that a person's erasure overwrites. `since` says of columns
+    that came with a later version of the view which one it was: an older generation is not compared by them.
+    """
+
+    name: str
+    key: tuple[str, ...]
+    personal: tuple[str, ...] = ()
+    since: Mapping[str, int] = msgspec.field(default_factory=dict)
+
+
 class View(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """A read model. `version` goes up with every change after which the stored rows are no longer right.
 
-    `project` MUST be set-based, touch nothing but the view's own tables, and leave them as they are when it is given
-    events that it was given before. `clear` deletes what the view has of one tenant (its parameter `tenant`).
+    `project` MUST be set-based, touch nothing but the rows of the batch's tenant and generation in `tables`, and leave them
+    as they are when it is given events that it was given before. `on_failure` says what to do about an event that it
+    cannot digest. A view whose rows come out the same in whichever order the originators' events come, as long as each
+    originator's own are in order, says so by `commutes`; only such a view may park.
 
     A view that keeps a personal field of an event MUST have PersonErased among its topics, and `erase`: it puts the marker
-    (`marker`) in place of what the view holds of some persons (`subjects`, an array) in one tenant (`tenant`). It runs
-    after `project`, in the same transaction.
+    (`marker`) in place of what the view holds of some persons (`subjects`, an array) in one tenant (`tenant`), in all
+    generations. It runs after `project`, in the same transaction.
     """
 
     name: str
     version: int
+    tables: tuple[Table, ...]
     topics: tuple[type[Any], ...]
     project: Project
-    clear: LiteralString
+    on_failure: failures.Policy
+    commutes: bool = False
     erase: LiteralString | None = None
 
     @cached_property

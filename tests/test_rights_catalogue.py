@@ -27,7 +27,7 @@ def login(database: Database) -> str:
     return str(conninfo.conninfo_to_dict(database.app_url)["user"])
 
 
-INSTALLATION = {"ledger.expiry", "ledger.master_keys"}
+INSTALLATION = {"ledger.expiry", "ledger.master_keys", "views.leases", "views.processes"}
 """Tables of the whole installation, which hold nothing of any tenant."""
 
 # erased_subjects_since serves a statement that asks of all tenants at once: the tenant is in it, and does not come first.

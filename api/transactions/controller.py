@@ -38,7 +38,7 @@ class TransactionController(Controller):
         async with reader.views(view.NAME) as connection:
             found = await view.page(connection, reader.tenant_id, before, limit, visible_to=person)
         rows = [resources.of_row(row, reader.shown(row.position)) for row in found.rows]
-        return answers.page(rows, found.next, reader.shown(found.position))
+        return answers.page(rows, found.next, reader.shown(found.position), found.parked)
 
     @post(
         operation_id="recordTransaction",
@@ -90,6 +90,8 @@ class TransactionController(Controller):
         async with reader.views(view.NAME) as connection:
             found = await view.show(connection, reader.tenant_id, transaction_id)
         row = found.row
+        if row is None or visibility.sees(reader.who, row.buyer_id, row.affiliate_id):
+            reader.check_whole(found.parked_at)
         if row is None or not visibility.sees(reader.who, row.buyer_id, row.affiliate_id):
             raise ledger_errors.NotFound("transaction", transaction_id)
         version = await versions.at(reader.parts.ledger, reader.tenant_id, row.position)

@@ -12,6 +12,7 @@ from commands import passwords
 from domain import refusals
 from ledger import errors as ledger
 from migrations import errors as migrations
+from projections import comparison, rebuild, repairing, switching
 
 # Their messages have three parts already.
 TOLD = (
@@ -33,6 +34,11 @@ TOLD = (
     erasures.ErasureListUnusable,
     supervision.WorkersFailed,
     moving.MovingError,
+    rebuild.Refused,
+    comparison.TableMissing,
+    comparison.NotAtOnePosition,
+    switching.NothingThere,
+    repairing.NothingParked,
 )
 DATABASE_GONE = (psycopg.OperationalError, psycopg_pool.PoolTimeout)
 

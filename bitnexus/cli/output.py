@@ -10,8 +10,19 @@ from typing import Any
 
 import msgspec
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
+from rich.text import Text
 
 WIDTH_UNKNOWN = 120
 """Columns of a table that goes into a file or a pipe."""
@@ -46,11 +57,23 @@ class Output:
         self.err.print(text, soft_wrap=True)
 
     @contextmanager
-    def progress(self) -> Iterator["Bars"]:
-        """Bars while it lasts, on a terminal."""
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    def progress(self, *, rates: bool = False) -> Iterator["Bars"]:
+        """Bars while it lasts, on a terminal; with what is done in a second, and the time that is left."""
+        columns: list[ProgressColumn] = [
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        ]
+        if rates:
+            columns += [_Rate(), TimeRemainingColumn()]
         with Progress(*columns, console=self.err, disable=not self.err.is_terminal) as bars:
             yield Bars(bars)
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text("" if task.speed is None else f"{task.speed:,.0f}/s", justify="right")
 
 
 class Bars:

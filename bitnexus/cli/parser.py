@@ -4,10 +4,13 @@ import argparse
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
+from uuid import UUID
 
 PORT = 4000
 WORKERS_MAX = 64
 """Each has some 25 connections to the database."""
+JOBS_MAX = 32
+"""Tenants rebuilt at one time: each has two connections to the database."""
 CONCURRENCY, CONCURRENCY_MAX = 64, 1_000  # as in bitnexus.retail.run, which is not imported for `--help`
 
 
@@ -27,6 +30,7 @@ def parser() -> Parser:
     main.add_argument("--version", action="version", version=f"bitnexus {metadata.version('bitnexus')}")
     groups = main.add_subparsers(metavar="COMMAND", required=True)
     _serve(groups)
+    _leaf(groups, "project", "projecting.project", "keep the views up until SIGTERM or Ctrl-C, without an API")
     _demo(groups)
     _leaf(groups, "migrate", "setup.migrate", "apply what the database lacks, as its owner")
     _tenants(groups)
@@ -101,10 +105,45 @@ def _moving(group: Any) -> None:
 
 def _projections(groups: Any) -> None:
     group = _group(groups, "projections", "views: how far they are, and filling them again")
-    _leaf(group, "list", "views.show", "every view, with how far it is behind")
-    leaf = _leaf(group, "rebuild", "views.rebuild", "fill a view again from the first event")
+    leaf = _leaf(group, "list", "views.show", "every view, with how far it is behind")
+    leaf.add_argument("--tenant", metavar="SLUG", help="only this one's")
+    leaf.add_argument("--by-tenant", action="store_true", help="a line for each tenant")
+    leaf = _leaf(group, "rebuild", "rebuilds.fill", "fill a view anew beside the rows that are read, then read the new")
+    _of_tenants(leaf)
+    leaf.add_argument("--compare-only", action="store_true", help="go on reading the old rows; exit 1 if they differ")
+    leaf.add_argument("--jobs", type=_jobs, default=1, metavar="N", help="tenants at one time (default %(default)s)")
+    leaf = _leaf(group, "parked", "repairs.parked", "what views could not digest, and why")
+    leaf.add_argument("--view", metavar="VIEW", help="only this one's")
+    leaf.add_argument("--tenant", metavar="SLUG", help="only this one's")
+    _repair(_leaf(group, "retry", "repairs.retry", "apply what is parked, or let a stopped view go on"))
+    _repair(_leaf(group, "skip", "repairs.skip", "pass over the first event that waits, and apply the rest"))
+    leaf = _leaf(group, "switch", "rebuilds.switch", "read the other generation of a view")
+    _of_tenants(leaf)
+    leaf.add_argument("--back", action="store_true", help="the older one, as before the last switch")
+    _of_tenants(_leaf(group, "drop", "rebuilds.drop", "delete the generation that is not read; ends a rebuild"))
+
+
+def _repair(leaf: argparse.ArgumentParser) -> None:
     leaf.add_argument("view", metavar="VIEW")
-    leaf.add_argument("--tenant", metavar="SLUG", help="only this one's rows")
+    leaf.add_argument("--tenant", required=True, metavar="SLUG")
+    leaf.add_argument(
+        "--originator", type=_uuid, metavar="ID", help="whose events are parked (default: a stopped view)"
+    )
+    leaf.add_argument("--reason", required=True, metavar="TEXT", help="why; it is recorded in the tenant's ledger")
+
+
+def _uuid(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a UUID") from None
+
+
+def _of_tenants(leaf: argparse.ArgumentParser) -> None:
+    leaf.add_argument("view", metavar="VIEW")
+    which = leaf.add_mutually_exclusive_group()
+    which.add_argument("--tenant", metavar="SLUG", help="only this one's rows")
+    which.add_argument("--all", action="store_true", help="every tenant's (the default)")
 
 
 def _import(groups: Any) -> None:
@@ -170,6 +209,10 @@ def _workers(text: str) -> int:
 
 def _concurrency(text: str) -> int:
     return _number(text, 1, CONCURRENCY_MAX)
+
+
+def _jobs(text: str) -> int:
+    return _number(text, 1, JOBS_MAX)
 
 
 def _position(text: str) -> int:

@@ -1,24 +1,24 @@
-"""`projections list` and `projections rebuild`."""
+"""`projections list`."""
 
 from argparse import Namespace
 from collections.abc import Sequence
 from uuid import UUID
 
 import msgspec
+from rich.table import Table
 
-from bitnexus import cli, database
+from bitnexus import cli
 from bitnexus.cli import loop
 from bitnexus.cli.output import Output, table
 from bitnexus.process import Process
 from bitnexus.settings import Settings
 from commands import tenants
 from projections import catalogue, cross_tenant
-from projections import rebuild as rebuilding
 from projections.view import View
 
 
 class ViewShown(msgspec.Struct, frozen=True):
-    """A view over all its tenants. `position` is the sum of the tenants' positions, `head` of their heads."""
+    """A view over its tenants. `position` is the sum of the tenants' positions, `head` of their heads."""
 
     view: str
     version: int
@@ -27,6 +27,29 @@ class ViewShown(msgspec.Struct, frozen=True):
     head: int
     lag_events: int
     lag_seconds: float  # age of the oldest event that is not in the view
+    rate: float  # events/s
+    parked: int  # originators
+    stopped: int  # tenants
+    older: int  # tenants whose rows are of an older version of the view
+    rebuilding: int  # tenants
+
+
+class TenantShown(msgspec.Struct, frozen=True):
+    """A view of one tenant. `failure` without personal data; `other` is the state of the generation beside the one read."""
+
+    view: str
+    tenant_id: UUID
+    generation: int
+    version: int
+    position: int
+    head: int
+    lag_events: int
+    lag_seconds: float
+    rate: float
+    parked: int
+    stopped: bool
+    failure: str | None
+    other: str | None
 
 
 class ViewUnknown(loop.InputWrong):
@@ -35,30 +58,32 @@ class ViewUnknown(loop.InputWrong):
         super().__init__("There is no such view", repr(name[:80]), f"Give one of {names}")
 
 
+def find(name: str) -> View:
+    """Raises ViewUnknown."""
+    view = next((view for view in catalogue.VIEWS if view.name == name), None)
+    if view is None:
+        raise ViewUnknown(name)
+    return view
+
+
 def show(arguments: Namespace, settings: Settings, output: Output) -> int:
     async def look(parts: Process) -> list[cross_tenant.Lag]:
+        slug = arguments.tenant
+        chosen = None if slug is None else [await tenants.find(slug, parts.ledger)]
         async with parts.projector.connection() as connection:
-            return await cross_tenant.lag(connection, [view.name for view in catalogue.VIEWS])
+            return await cross_tenant.lag(connection, [view.name for view in catalogue.VIEWS], chosen)
 
     lags = loop.with_process(settings, output, look)
-    views = [_summed(view, [lag for lag in lags if lag.view == view.name]) for view in catalogue.VIEWS]
-    numbers = ("version", "tenants", "position", "head", "behind", "seconds behind")
-    lines = table("view", *numbers, right=numbers)
-    for view in views:
-        lines.add_row(
-            view.view,
-            str(view.version),
-            f"{view.tenants:,}",
-            f"{view.position:,}",
-            f"{view.head:,}",
-            f"{view.lag_events:,}",
-            f"{view.lag_seconds:.1f}",
-        )
-    output.result({"views": views}, lines)
+    views = [summed(view, [lag for lag in lags if lag.view == view.name]) for view in catalogue.VIEWS]
+    if arguments.by_tenant:
+        shown = [of_tenant(lag) for lag in lags]
+        output.result({"views": views, "tenants": shown}, _by_tenant(shown))
+    else:
+        output.result({"views": views}, _by_view(views))
     return cli.GOOD
 
 
-def _summed(view: View, lags: Sequence[cross_tenant.Lag]) -> ViewShown:
+def summed(view: View, lags: Sequence[cross_tenant.Lag]) -> ViewShown:
     return ViewShown(
         view=view.name,
         version=view.version,
@@ -67,32 +92,66 @@ def _summed(view: View, lags: Sequence[cross_tenant.Lag]) -> ViewShown:
         head=sum(lag.head for lag in lags),
         lag_events=sum(lag.behind for lag in lags),
         lag_seconds=round(max((lag.seconds_behind for lag in lags), default=0.0), 3),
+        rate=round(sum(lag.rate for lag in lags), 1),
+        parked=sum(lag.parked for lag in lags),
+        stopped=sum(lag.stopped for lag in lags),
+        older=sum(0 < lag.version < view.version for lag in lags),
+        rebuilding=sum(lag.other == "filling" for lag in lags),
     )
 
 
-def rebuild(arguments: Namespace, settings: Settings, output: Output) -> int:
-    view = next((view for view in catalogue.VIEWS if view.name == arguments.view), None)
-    if view is None:
-        raise ViewUnknown(arguments.view)
-    rebuilt: dict[UUID, int] = {}  # tenant -> position
+def of_tenant(lag: cross_tenant.Lag) -> TenantShown:
+    return TenantShown(
+        view=lag.view,
+        tenant_id=lag.tenant_id,
+        generation=lag.generation,
+        version=lag.version,
+        position=lag.position,
+        head=lag.head,
+        lag_events=lag.behind,
+        lag_seconds=round(lag.seconds_behind, 3),
+        rate=round(lag.rate, 1),
+        parked=lag.parked,
+        stopped=lag.stopped,
+        failure=lag.failure,
+        other=lag.other,
+    )
 
-    async def work(parts: Process) -> None:
-        tenant_id = None if arguments.tenant is None else await tenants.find(arguments.tenant, parts.ledger)
-        connect = database.connector(parts.installation.app_url, "projector")
-        async with await connect() as connection:
-            heads = {lag.tenant_id: lag.head for lag in await cross_tenant.lag(connection, [view.name])}
-            total = sum(heads.values()) if tenant_id is None else heads.get(tenant_id, 0)
-            with output.progress() as bars:
 
-                def progress(tenant_id: UUID, position: int, head: int) -> None:
-                    rebuilt[tenant_id] = position
-                    bars.move(view.name, sum(rebuilt.values()), total)
+def _by_view(views: Sequence[ViewShown]) -> Table:
+    numbers = ("version", "tenants", "position", "head", "behind", "seconds behind", "events/s", "parked", "stopped")
+    lines = table("view", *numbers, right=numbers)
+    for view in views:
+        lines.add_row(
+            view.view,
+            str(view.version) + (f" ({view.older} older)" if view.older else ""),
+            f"{view.tenants:,}",
+            f"{view.position:,}",
+            f"{view.head:,}",
+            f"{view.lag_events:,}",
+            f"{view.lag_seconds:.1f}",
+            f"{view.rate:,.0f}",
+            f"{view.parked:,}",
+            f"{view.stopped:,}",
+        )
+    return lines
 
-                await rebuilding.rebuild(connection, parts.source, view, tenant_id, progress)
 
-    loop.with_process(settings, output, work)
-    document = {"view": view.name, "tenants": len(rebuilt), "events": sum(rebuilt.values())}
-    lines = table("view", "tenants", "events", right=("tenants", "events"))
-    lines.add_row(view.name, f"{len(rebuilt):,}", f"{sum(rebuilt.values()):,}")
-    output.result(document, lines)
-    return cli.GOOD
+def _by_tenant(shown: Sequence[TenantShown]) -> Table:
+    numbers = ("generation", "position", "behind", "seconds behind", "events/s", "parked")
+    lines = table("view", "tenant", *numbers, "state", right=numbers)
+    for each in shown:
+        state = [f"stopped: {each.failure}"] if each.stopped else [f"failing: {each.failure}"] if each.failure else []
+        state += [] if each.other is None else [f"another generation: {each.other}"]
+        lines.add_row(
+            each.view,
+            str(each.tenant_id),
+            str(each.generation),
+            f"{each.position:,}",
+            f"{each.lag_events:,}",
+            f"{each.lag_seconds:.1f}",
+            f"{each.rate:,.0f}",
+            f"{each.parked:,}",
+            "; ".join(state),
+        )
+    return lines

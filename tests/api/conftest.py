@@ -10,7 +10,7 @@ from api.parts import Parts
 from bitnexus import database as connections
 from commands import privacy, tenants
 from ledger.positions import Tokens
-from projections import batches, catalogue, positions, runner
+from projections import catalogue, positions, runner, stream
 from tests.api import house
 from tests.api.house import SEED, House, Served
 from tests.world import MASTER, World
@@ -19,9 +19,9 @@ from tests.world import MASTER, World
 @pytest_asyncio.fixture
 async def parts(world: World) -> AsyncIterator[Parts]:
     """With projectors at work."""
-    connect = connections.connector(world.database.app_url, "projector")
+    connect = connections.projecting_connector(world.database.app_url)
     reached = positions.Reached(connect)
-    source = batches.Source(world.ledger.codec, world.ledger.keyring)
+    source = stream.Source(world.ledger.codec, world.ledger.keyring)
     run = runner.Runner(catalogue.VIEWS, connect, source, world.waker, reached)
     await run.start()
     await tenants.ensure_platform(world.ledger)
@@ -35,6 +35,7 @@ def make_parts(world: World, reached: positions.Reached, default_tenant: str | N
         ledger=world.ledger,
         passwords=world.passwords,
         pool=world.app,
+        projector=world.projector,
         reached=reached,
         waker=world.waker,
         tokens=Tokens(MASTER),

@@ -59,6 +59,9 @@ DECLARED = {
     "GET /api/v1/ledger/entries": "ledger:read",
     "GET /api/v1/ledger/aggregates/{aggregate_id}": "ledger:read",
     "GET /api/v1/feed": "feed:read",
+    "GET /api/v1/admin/projections": "projections:read",
+    "GET /api/v1/admin/projections/{view}/rebuild": "projections:read",
+    "POST /api/v1/admin/projections/{view}/rebuild": "projections:write",
 }
 
 
@@ -87,7 +90,7 @@ async def test_what_a_role_lacks_is_forbidden_and_what_it_has_is_not(served: Ser
         if right == "feed:read":
             continue  # a stream
         method, path = name.split(" ")
-        path = path.replace("{tenant_id}", str(a.id))
+        path = path.replace("{tenant_id}", str(a.id)).replace("{view}", "sales")
         for parameter in ("{product_id}", "{transaction_id}", "{refund_id}", "{user_id}", "{aggregate_id}"):
             path = path.replace(parameter, str(a.id))
         assert (await served.client.request(method, path)).status_code == 401

@@ -14,7 +14,7 @@ from domain import privacy as domain_privacy
 from domain import transactions as domain_transactions
 from ledger import codec, errors, ids, read, verify
 from ledger.keyring import Keyring
-from projections import batches, catalogue, columns, positions
+from projections import batches, catalogue, columns, generations, stream
 from tests.world import MASTER, World, caller
 
 ANN = accounts.Register(
@@ -62,14 +62,17 @@ async def decoded(world: World, tenant_id: UUID, keyring: Keyring) -> list[read.
 
 async def project(world: World, tenant_id: UUID) -> None:
     """Every view up to the stream's end."""
-    source = batches.Source(world.ledger.codec, world.ledger.keyring)
+    source = stream.Source(world.ledger.codec, world.ledger.keyring)
     async with world.projector.connection() as connection:
         columns.register(connection.adapters)
         for view in catalogue.VIEWS:
-            await positions.begin(connection, view.name, tenant_id)
+            await generations.begin(connection, view.name, view.version, tenant_id)
+            (stands,) = await generations.all_of(connection, view.name, tenant_id)
+            topics = sorted(view.wanted)
+            stretch = await stream.read_stretch(connection, source, topics, tenant_id, stands.position, 1_000)
             async with connection.transaction():
-                after = await positions.lock(connection, view.name, tenant_id)
-                await batches.apply(connection, source, view, tenant_id, after)
+                await batches.project(connection, view, tenant_id, 1, stretch.events)
+                await generations.set_position(connection, view.name, tenant_id, 1, stretch.to, "active")
 
 
 def assert_chain_is_whole(world: World, tenant_id: UUID) -> None:

@@ -59,9 +59,10 @@ def test_the_topics_are_these() -> None:
         "tenant.registered",
         "transaction.recorded",
         "transaction.refunded",
+        "view.repaired",
     ]
     assert [vars(each)["TOPIC"] for each in catalogue.AGGREGATES] == [
-        "tenant", "registration", "account", "session", "erasure", "product", "transaction", "refund",
+        "tenant", "registration", "account", "session", "erasure", "product", "transaction", "refund", "repair",
     ]  # fmt: skip
 
 

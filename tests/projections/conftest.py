@@ -10,13 +10,27 @@ from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
 from bitnexus import database as connections
+from ledger import ids
 from ledger.waker import Waker
-from projections import batches, catalogue, columns, positions, runner
+from projections import (
+    batches,
+    catalogue,
+    columns,
+    comparison,
+    filling,
+    generations,
+    leases,
+    positions,
+    rebuild,
+    runner,
+    stream,
+    switching,
+)
 from projections.view import View
 from tests.projections.story import Story, tell
 from tests.world import World
 
-TABLES = ("products", "transactions", "refunds", "sales_by_day")
+TABLES = tuple(table.name for view in catalogue.VIEWS for table in view.tables)
 PATIENCE_S = 20.0
 """How long a test waits for what must happen; it is there much sooner."""
 
@@ -46,8 +60,8 @@ async def story(world: World, tenant_id: UUID) -> Story:
 
 
 @pytest.fixture
-def source(world: World) -> batches.Source:
-    return batches.Source(world.ledger.codec, world.ledger.keyring)
+def source(world: World) -> stream.Source:
+    return stream.Source(world.ledger.codec, world.ledger.keyring)
 
 
 class Process:
@@ -65,14 +79,14 @@ StartProcess = Callable[..., Awaitable[Process]]
 
 
 @pytest_asyncio.fixture
-async def start_process(world: World, source: batches.Source) -> AsyncIterator[StartProcess]:
+async def start_process(world: World, source: stream.Source) -> AsyncIterator[StartProcess]:
     """Starts a runner; all that were started are closed at the end."""
     async with AsyncExitStack() as stack:
 
         async def start(
             views: Sequence[View] = catalogue.VIEWS, wakes: Waker | None = None, batch_events: int = 10
         ) -> Process:
-            connect = connections.connector(world.database.app_url, "projector")
+            connect = connections.projecting_connector(world.database.app_url)
             reached = positions.Reached(connect)
             run = runner.Runner(views, connect, source, wakes or world.waker, reached, batch_events)
             stack.push_async_callback(reached.close)
@@ -85,7 +99,7 @@ async def start_process(world: World, source: batches.Source) -> AsyncIterator[S
 
 async def project(
     connection: Connection,
-    source: batches.Source,
+    source: stream.Source,
     view: View,
     story: Story,
     limit: int,
@@ -93,18 +107,52 @@ async def project(
     end: int | None = None,
 ) -> None:
     """Every event after `begin` up to `end`, whatever the view has seen before, in batches of `limit`."""
-    await positions.begin(connection, view.name, story.tenant_id)
+    await generations.begin(connection, view.name, view.version, story.tenant_id)
     after, last = begin, story.position if end is None else end
+    topics = sorted(view.wanted)
     while after < last:
+        stretch = await stream.read_stretch(
+            connection, source, topics, story.tenant_id, after, min(limit, last - after)
+        )
         async with connection.transaction():
-            after = await batches.apply(connection, source, view, story.tenant_id, after, min(limit, last - after))
+            await batches.project(connection, view, story.tenant_id, 1, stretch.events)
+            await generations.set_position(connection, view.name, story.tenant_id, 1, stretch.to, "active")
+        after = stretch.to
 
 
-async def rows(connection: Connection, tenant_id: UUID) -> Rows:
-    """All that the views have of a tenant, by table."""
+async def rebuilt(
+    world: World, source: stream.Source, view: View, tenant_id: UUID, *, compare_only: bool = False
+) -> comparison.Comparison:
+    """Fill the view anew, compare, and read it from now on."""
+    connect = connections.projecting_connector(world.database.app_url)
+    alive = leases.Leases(ids.new_id(), [])  # or a runner of the test's might take it over
+    async with await connect() as connection:
+        await alive.beat(connection)
+        job = await rebuild.request(connection, view, tenant_id, compare_only=compare_only, process_id=alive.process_id)
+        compared = await filling.work(connect, source, view, job)
+        await alive.leave(connection)
+    assert compared is not None
+    return compared
+
+
+async def assert_replay_gives_the_same(
+    world: World, source: stream.Source, tenant_id: UUID, views: Sequence[View] = catalogue.VIEWS
+) -> None:
+    """What the views show is what they would show if they were filled anew now. They must be up to date."""
+    async with await connections.connect(world.database.app_url, "projector") as connection:
+        for view in views:
+            compared = await rebuilt(world, source, view, tenant_id, compare_only=True)
+            assert compared.equal, compared
+            await switching.drop(connection, view, tenant_id)
+
+
+async def rows(connection: Connection, tenant_id: UUID, generation: int = 1) -> Rows:
+    """All that a generation of the views has of a tenant, by table."""
     found: Rows = {}
     for table in TABLES:
-        query = sql.SQL("SELECT to_jsonb(v) FROM views.{} v WHERE tenant_id = {} ORDER BY 1")
-        cursor = await connection.execute(query.format(sql.Identifier(table), tenant_id))
+        query = sql.SQL(
+            "SELECT to_jsonb(v) - 'generation' FROM views.{} v WHERE tenant_id = {} AND generation = {} ORDER BY 1"
+        )
+        cursor = await connection.execute(query.format(sql.Identifier(table), tenant_id, generation))
         found[table] = await cursor.fetchall()
     return found

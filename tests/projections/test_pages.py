@@ -9,7 +9,7 @@ import pytest_asyncio
 
 from domain.products import Status
 from ledger import ids
-from projections import batches, catalogue, products, reading, refunds, transactions
+from projections import catalogue, products, reading, refunds, stream, transactions
 from tests.projections.conftest import Connection, project
 from tests.projections.story import PEOPLE, Story, tell
 from tests.world import World
@@ -18,7 +18,7 @@ Ask = Callable[[UUID | None, int], Awaitable[reading.Page[Any]]]
 
 
 @pytest_asyncio.fixture
-async def shown(projector: Connection, source: batches.Source, story: Story) -> Story:
+async def shown(projector: Connection, source: stream.Source, story: Story) -> Story:
     """The story, in the views."""
     for view in catalogue.VIEWS:
         await project(projector, source, view, story, limit=100)
@@ -87,7 +87,7 @@ async def test_the_refunds_of_one_sale_are_listed(app: Connection, shown: Story)
 
 
 async def test_a_page_stays_what_it_was_when_newer_rows_come(
-    app: Connection, projector: Connection, source: batches.Source, world: World, shown: Story
+    app: Connection, projector: Connection, source: stream.Source, world: World, shown: Story
 ) -> None:
     """Or who leafs through a busy list would see rows twice."""
     first = await transactions.page(app, shown.tenant_id, None, 5)

@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 
 from bitnexus import database as connections
-from projections import batches, cross_tenant, positions, products, sales
+from projections import catalogue, cross_tenant, generations, positions, products, sales, stream
 from tests.projections.conftest import PATIENCE_S, Connection, StartProcess, project
 from tests.projections.story import Story
 from tests.world import World
@@ -31,7 +31,7 @@ async def test_who_waits_goes_on_when_the_views_are_there(start_process: StartPr
 
 
 async def test_waiting_works_across_processes(
-    elsewhere: positions.Reached, projector: Connection, source: batches.Source, story: Story
+    elsewhere: positions.Reached, projector: Connection, source: stream.Source, story: Story
 ) -> None:
     """A request may come to a node whose neighbour keeps the view up."""
     waiting = asyncio.create_task(elsewhere.wait(story.tenant_id, ["products"], story.position, PATIENCE_S))
@@ -43,7 +43,7 @@ async def test_waiting_works_across_processes(
 
 
 async def test_a_view_that_was_there_long_ago_is_not_waited_for(
-    elsewhere: positions.Reached, projector: Connection, source: batches.Source, story: Story
+    elsewhere: positions.Reached, projector: Connection, source: stream.Source, story: Story
 ) -> None:
     """A process that has just started knows no position; the database does."""
     await project(projector, source, sales.VIEW, story, limit=100)
@@ -51,7 +51,7 @@ async def test_a_view_that_was_there_long_ago_is_not_waited_for(
 
 
 async def test_a_view_that_stays_behind_is_said_to_be(
-    elsewhere: positions.Reached, projector: Connection, source: batches.Source, story: Story
+    elsewhere: positions.Reached, projector: Connection, source: stream.Source, story: Story
 ) -> None:
     await project(projector, source, sales.VIEW, story, limit=100)
     with pytest.raises(positions.ViewBehind) as told:
@@ -90,7 +90,7 @@ async def test_a_known_position_never_goes_back(elsewhere: positions.Reached, te
 async def test_nobody_asks_the_database_when_nobody_waits(
     elsewhere: positions.Reached,
     projector: Connection,
-    source: batches.Source,
+    source: stream.Source,
     story: Story,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -110,3 +110,20 @@ async def test_nobody_asks_the_database_when_nobody_waits(
     asked.clear()
     await asyncio.sleep(0.05)
     assert asked == []
+
+
+async def test_lag_counts_what_is_not_in_the_view_yet(
+    projector: Connection, source: stream.Source, story: Story
+) -> None:
+    await project(projector, source, sales.VIEW, story, limit=100)
+    await generations.begin(projector, "products", 1, story.tenant_id)
+    await generations.set_position(projector, "products", story.tenant_id, 1, 10, "active")
+    lag = await cross_tenant.lag(projector, [view.name for view in catalogue.VIEWS])
+    assert [(each.view, each.tenant_id, each.behind) for each in lag] == [
+        ("products", story.tenant_id, story.position - 10),
+        ("refunds", story.tenant_id, story.position),
+        ("sales", story.tenant_id, 0),
+        ("transactions", story.tenant_id, story.position),
+    ]
+    seconds = {each.view: each.seconds_behind for each in lag}
+    assert seconds["refunds"] >= seconds["products"] > 0 == seconds["sales"]
