@@ -20,7 +20,7 @@ from commands import accounts as account_commands
 from commands import passwords, privacy
 from domain import accounts, refusals
 from ledger import errors as ledger_errors
-from ledger import replay
+from ledger import keyring, replay
 from projections import positions, rebuild, sales
 
 MEDIA_TYPE = "application/problem+json"
@@ -79,6 +79,7 @@ TABLE: dict[type[Exception], Kind] = {
     ledger_errors.CommandIdReused: ID_REUSED,
     ledger_errors.EventTooLarge: TOO_LARGE,
     ledger_errors.SubjectErased: CONFLICT,
+    keyring.SubjectKeyUnusable: CONFLICT,
     replay.AggregateUnknown: NOT_FOUND,
     replay.AggregateTooLong: INVALID,
     ledger_errors.PositionTokenInvalid: MALFORMED,

@@ -11,7 +11,7 @@ import msgspec
 from commands.products import SKU
 from commands.repeats import repeatable
 from domain import accounts, aggregates, external, money, products, refusals, transactions
-from ledger import errors, ids
+from ledger import codec, errors, ids
 from ledger.caller import Caller
 from ledger.store import Claim, Ledger, Receipt
 
@@ -254,12 +254,13 @@ def _unmatched(line: LineOrdered, product: products.Product | None, index: int) 
 
 
 async def _check_accounts(command: Record, caller: Caller, ledger: Ledger) -> None:
-    """Whoever is named as buyer or affiliate is somebody of this tenant; the caller itself is. Raises AccountUnknown."""
+    """Whoever is named as buyer or affiliate is somebody of this tenant, and not erased; the caller itself is. Raises
+    AccountUnknown."""
     named = {"buyer_id": command.buyer_id, "affiliate_id": command.affiliate_id}
     asked = {field: id for field, id in named.items() if id is not None and id != caller.actor_id}
     found = await ledger.load_many(accounts.Account, caller.tenant_id, list(set(asked.values())))
     for field, id in asked.items():
-        if id not in found:
+        if id not in found or found[id].email == codec.ERASED:
             raise AccountUnknown(id, field)
 
 

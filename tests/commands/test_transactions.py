@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from commands import accounts, products, transactions
+from commands import accounts, privacy, products, transactions
 from domain import refusals
 from domain import transactions as domain_transactions
 from ledger import errors, ids
@@ -270,6 +270,19 @@ async def test_a_commission_cannot_go_to_somebody_who_does_not_exist(world: Worl
         with pytest.raises(transactions.AccountUnknown) as refused:
             await transactions.record(sale(**{field: nobody}), caller(tenant_id), world.ledger)
         assert list(refused.value.fields) == [field]
+
+
+@pytest.mark.parametrize("field", ["buyer_id", "affiliate_id"])
+async def test_nothing_more_is_recorded_about_somebody_who_was_erased(
+    world: World, tenant_id: UUID, field: str
+) -> None:
+    await list_mug(world, tenant_id)
+    account_id = await register(world, tenant_id)
+    await transactions.record(sale(**{field: account_id}), caller(tenant_id), world.ledger)
+    erase = privacy.Erase(account_id=account_id)
+    await privacy.erase(erase, caller(tenant_id), world.ledger, privacy.noted_nowhere)
+    with pytest.raises(transactions.AccountUnknown):
+        await transactions.record(sale(**{field: account_id}), caller(tenant_id), world.ledger)
 
 
 @pytest.mark.parametrize("price", ["NaN", "sNaN", "Infinity", "-1", "1E-7"])
