@@ -55,7 +55,7 @@ class Lane:
 
     `connect` gives connections in autocommit, `statements` are SQL by name, each prepared once a connection, and
     `lock_timeout_ms` is how long a call may wait for a row that another transaction holds, and `recovery_s_max` how long it is
-    sent again to a database that went away (RECOVERY_S_MAX).
+    sent again to a database that went away (RECOVERY_S_MAX). `recovered` is called when a lost connection was made anew.
     """
 
     def __init__(
@@ -64,10 +64,12 @@ class Lane:
         statements: Mapping[str, str],
         lock_timeout_ms: int,
         recovery_s_max: float | None = None,
+        recovered: Callable[[], None] = lambda: None,
     ) -> None:
         self._connect = connect
         self._statements = statements
         self._lock_timeout_ms = lock_timeout_ms
+        self._recovered = recovered
         self._recovery_s_max = RECOVERY_S_MAX if recovery_s_max is None else recovery_s_max
         self._calls: deque[_Call] = deque()  # not answered yet, in order
         self._connection: AsyncConnection[TupleRow] | None = None
@@ -227,6 +229,7 @@ class Lane:
                 _log.warning("The database is not there for its appender, trying again: %s", str(refused).strip())
                 error = refused
                 continue
+            self._recovered()
             break
         self._recovery = None
         for call in list(self._calls):

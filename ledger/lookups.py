@@ -99,7 +99,10 @@ class Lookups:
     """
 
     def __init__(self, connect: lane.Connect, pool: Pool, codec: Codec, keyring: Keyring) -> None:
-        self._lane = lane.Lane(connect, STATEMENTS, lock_timeout_ms=0, recovery_s_max=RECOVERY_S_MAX)
+        self._lane = lane.Lane(
+            connect, STATEMENTS, lock_timeout_ms=0, recovery_s_max=RECOVERY_S_MAX, recovered=self._recovered
+        )
+        self._checking: asyncio.Task[None] | None = None
         self._pool = pool
         self._codec = codec
         self.keyring = keyring
@@ -118,6 +121,9 @@ class Lookups:
     async def close(self) -> None:
         """Look-ups without an answer are cancelled."""
         await self._lane.close()
+        if self._checking is not None:
+            self._checking.cancel()
+            await asyncio.gather(self._checking, return_exceptions=True)
 
     @property
     def kept_bytes(self) -> int:
@@ -231,6 +237,10 @@ class Lookups:
         while len(self._holders) > HOLDERS_KEPT_MAX:
             self._holders.popitem(last=False)
         return found
+
+    def _recovered(self) -> None:
+        """What took our connection took the pool's, too: they are replaced now, and not when each has failed somebody."""
+        self._checking = asyncio.create_task(self._pool.check(), name="pool-check")
 
     # Folding and keeping
 

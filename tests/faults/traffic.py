@@ -22,6 +22,8 @@ PATIENCE_S = 40.0
 """For what comes within seconds; then the test fails."""
 COUNT_S_MAX = 5.0
 """After a failure the process may be gone."""
+READ_TRIES_MAX = 10
+"""A second each."""
 ENTRIES_MAX = 1_000
 """The most that the ledger gives at once."""
 
@@ -149,12 +151,21 @@ class Traffic:
         cursor: str | None = "1"
         while cursor is not None:
             asked = {"from": cursor, "limit": str(ENTRIES_MAX)}
-            page = (await self._http.get("/api/v1/ledger/entries", params=asked)).raise_for_status().json()
+            page = (await self._read("/api/v1/ledger/entries", asked)).raise_for_status().json()
             entries += page["data"]
             cursor = page["meta"]["next_cursor"]
         assert [entry["position"] for entry in entries] == list(range(1, len(entries) + 1))
         assert [entry["previous_hash"] for entry in entries[1:]] == [entry["hash"] for entry in entries[:-1]]
         return entries
+
+    async def _read(self, path: str, asked: dict[str, str]) -> httpx.Response:
+        """As a client does that was told to try again: a fault may just have taken the connections of queries."""
+        for _ in range(READ_TRIES_MAX):
+            answer = await self._http.get(path, params=asked)
+            if answer.status_code != 503:
+                break
+            await asyncio.sleep(float(answer.headers["Retry-After"]))
+        return answer
 
     async def assert_stands(self, bitnexus: CommandLine, what: str) -> None:
         """Nothing lost, nothing doubled, the chain is good, and the views show all of it. Prints the counts."""

@@ -3,6 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from decimal import Decimal
 
 import psycopg
@@ -207,6 +208,27 @@ async def test_a_lost_connection_is_made_anew(world: World, tenant_id: uuid.UUID
             )
             async with asyncio.timeout(PATIENCE_S):
                 assert await price(looked_up, by_id(product)) == 1
+
+
+async def test_after_a_restart_no_query_gets_a_dead_connection(
+    world: World, tenant_id: uuid.UUID, looked_up: Lookups
+) -> None:
+    """Each of the pool's would fail one reader, who did nothing wrong."""
+    product = await listed(world, tenant_id)
+    async with AsyncExitStack() as stack:
+        for _ in range(4):
+            await stack.enter_async_context(world.app.connection())
+    async with await owner_of(world) as owner:
+        await owner.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND application_name = 'bitnexus app'"
+        )
+    assert await price(looked_up, by_id(product)) == 1
+    assert looked_up._checking is not None
+    await looked_up._checking
+    for _ in range(5):
+        async with world.app.connection() as connection:
+            await connection.execute("SELECT 1")
 
 
 async def test_a_database_that_stays_away_is_told_and_found_again(world: World, tenant_id: uuid.UUID) -> None:
