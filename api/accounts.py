@@ -5,7 +5,7 @@ from datetime import datetime
 from uuid import UUID
 
 import msgspec
-from litestar import Controller, Response, get, post
+from litestar import Controller, Response
 from litestar.di import NamedDependency
 from litestar.params import JSONBody
 
@@ -13,6 +13,7 @@ from api import answers, asked, bodies, errors, tokens
 from api.asked import HttpRequest, Reader, Sender
 from api.parts import Parts
 from api.rights import may
+from api.routes import get, post
 from commands import accounts as commands
 from commands import tenants as tenant_commands
 from domain import accounts, tenants

@@ -1,7 +1,8 @@
 """Answers: the envelope, the headers, and the OpenAPI that all operations share."""
 
 import dataclasses
-from typing import ClassVar, Generic, TypeVar
+from collections.abc import Sequence
+from typing import Any, ClassVar, Generic, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -16,6 +17,7 @@ from litestar.openapi.spec import (
     Reference,
     Schema,
 )
+from litestar.types import Receive, Scope, Send
 
 from api import cursors, errors
 
@@ -43,24 +45,64 @@ class Page(msgspec.Struct, Generic[T], frozen=True):
     meta: PageMeta
 
 
+_ENCODER = msgspec.json.Encoder()
+_JSON = (b"content-type", b"application/json")
+
+
+class _Sent:
+    """What a handler's answer is to the server. It looks at nothing of the request."""
+
+    __slots__ = ("body", "headers", "status_code")
+
+    def __init__(self, status_code: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> None:
+        self.status_code, self.headers, self.body = status_code, headers, body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.headers})
+        await send({"type": "http.response.body", "body": self.body, "more_body": False})
+
+
+class Answer(Response[T]):
+    """An answer that is encoded already. The framework's own way there, which merges headers, cookies, media types and encoders
+    of all layers for each answer, costs 40 µs; none of our routes declares any of these."""
+
+    status_code: int
+
+    def __init__(self, content: T, *, status_code: int = 200, headers: dict[str, str]) -> None:
+        """`headers` are ASCII. A `content` of None is no body."""
+        # All that the framework's would set, without its looking at each argument's type.
+        self.content, self.status_code, self.headers = content, status_code, headers
+        self.background, self.media_type, self.encoding = None, None, "utf-8"
+        self.cookies, self.response_type_encoders = [], {}
+
+    def to_asgi_response(self, *_: Any, **__: Any) -> Any:
+        """What the framework calls."""
+        encoded = [(name.lower().encode(), value.encode()) for name, value in self.headers.items()]
+        if self.content is None:
+            return _Sent(self.status_code, encoded, b"")
+        body = _ENCODER.encode(self.content)
+        encoded += (_JSON, (b"content-length", b"%d" % len(body)))
+        return _Sent(self.status_code, encoded, body)
+
+
 def one(resource: T, position: int | str, *, version: int | None = None) -> Response[Data[T]]:
     """200."""
-    return Response(Data(resource), headers=headers(position, version))
+    return Answer(Data(resource), headers=headers(position, version))
 
 
 def page(resources: list[T], next_id: UUID | None, position: int | str, parked: int) -> Response[Page[T]]:
     """200."""
-    return Response(Page(resources, PageMeta(cursors.encode(next_id), parked)), headers=headers(position))
+    return Answer(Page(resources, PageMeta(cursors.encode(next_id), parked)), headers=headers(position))
 
 
 def created(resource: T, position: int | str, location: str, *, version: int | None = None) -> Response[Data[T]]:
     """201."""
-    return Response(Data(resource), status_code=201, headers={**headers(position, version), "Location": location})
+    return Answer(Data(resource), status_code=201, headers={**headers(position, version), "Location": location})
 
 
 def nothing(position: int | str) -> Response[None]:
     """204."""
-    return Response(None, status_code=204, headers=headers(position))
+    return Answer(None, status_code=204, headers=headers(position))
 
 
 def headers(position: int | str, version: int | None = None) -> dict[str, str]:

@@ -1,6 +1,5 @@
 """The application: routes, dependencies, errors."""
 
-from typing import Any
 from uuid import UUID
 
 from litestar import Litestar, Router
@@ -75,6 +74,7 @@ def create_app(parts: Parts) -> Litestar:
         return_dto=None,
         state=State(
             {
+                "parts": parts,
                 "access_tokens": access_tokens,
                 "authenticate": access_tokens.authenticate,
                 "feed": listeners,
@@ -87,12 +87,6 @@ def create_app(parts: Parts) -> Litestar:
 
 async def _say_request_id(message: Message, scope: Scope) -> None:
     if message["type"] == "http.response.start":
-        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"").decode("latin-1")
-        known_as = asked.request_id(_state(scope), given)
-        asked.left(_state(scope), scope["litestar_app"].state["in_flight"])
+        known_as = asked.request_id(scope)
+        asked.left(scope["state"], scope["litestar_app"].state["in_flight"])
         message["headers"] = [*message["headers"], (b"x-request-id", known_as.encode())]
-
-
-def _state(scope: Scope) -> dict[str, Any]:
-    state: dict[str, Any] = scope.setdefault("state", {})
-    return state

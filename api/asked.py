@@ -1,6 +1,7 @@
 """What a handler is given about the request: who asks, under which command id, and which position must be shown."""
 
 import hashlib
+import os
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,9 +10,9 @@ from uuid import UUID
 
 from litestar import Request
 from litestar.datastructures import State
-from litestar.di import NamedDependency
+from litestar.types import Scope
 
-from api import errors
+from api import errors, headers
 from api.parts import Parts
 from api.rights import Who
 from ledger import ids
@@ -26,27 +27,30 @@ POSITION_NUMBER = re.compile(r"[0-9]{1,18}")
 VERSION_TAG = re.compile(r"\"([0-9]{1,9})\"")
 
 
-def request_id(state: dict[str, Any], given: str | None) -> str:
-    """The caller's, if it is one that may stand in a log, else a new one. `state` is the scope's: one id a request."""
+def request_id(scope: Scope) -> str:
+    """The caller's, if it is one that may stand in a log, else a new one. The scope's state keeps it: one id a request."""
+    state: dict[str, Any] = scope.setdefault("state", {})
     known: str | None = state.get("request_id")
     if known is None:
-        known = given if given is not None and REQUEST_ID.fullmatch(given) else str(ids.new_id())
+        given = headers.first(scope, b"x-request-id")
+        known = given if given is not None and REQUEST_ID.fullmatch(given) else os.urandom(16).hex()
         state["request_id"] = known
     return known
 
 
 async def _caller_of(request: HttpRequest, who: Who) -> Caller:
     """The same Idempotency-Key with the same request gives the same command id and fingerprint. Raises RequestRefused."""
-    key = request.headers.get("idempotency-key")
-    known_as = request_id(request.scope["state"], request.headers.get("x-request-id"))
+    scope = request.scope
+    key = headers.first(scope, b"idempotency-key")
+    known_as = request_id(scope)
     if key is None:
         return _caller(who, ids.new_id(), b"", known_as)
     if IDEMPOTENCY_KEY.fullmatch(key) is None:
         text = f"The idempotency key {key[:40]!r} is not 1 to 255 printable ASCII characters. Use a UUID."
         raise errors.RequestRefused(errors.INVALID, text, {"Idempotency-Key": [text]})
-    route = f"{request.method} {request.scope['path_template']}"
+    route = f"{scope['method']} {scope['path_template']}"
     command_id = ids.derived_id(who.tenant_id.bytes, who.account_id.bytes, route.encode(), key.encode())
-    asked = b"\0".join((request.method.encode(), request.scope["path"].encode(), await request.body()))
+    asked = b"\0".join((scope["method"].encode(), scope["path"].encode(), await request.body()))
     _enter(request, command_id, key)
     return _caller(who, command_id, hashlib.sha256(asked).digest(), known_as)
 
@@ -89,7 +93,7 @@ def _caller(who: Who, command_id: UUID, fingerprint: bytes, known_as: str) -> Ca
 def nobody(request: HttpRequest, tenant_id: UUID) -> Caller:
     """Whoever registers, logs in or refreshes: no account yet, and a repeat is a new attempt."""
     command_id = ids.new_id()
-    known_as = request_id(request.scope["state"], request.headers.get("x-request-id"))
+    known_as = request_id(request.scope)
     return Caller(
         tenant_id=tenant_id,
         actor_id=None,
@@ -127,10 +131,17 @@ class Sender:
         return shown(self.parts, self.who, position)
 
 
-async def sender(request: HttpRequest, parts: NamedDependency[Parts]) -> Sender:
+async def sender(request: HttpRequest) -> Sender:
     """Raises RequestRefused."""
-    who: Who = request.scope["user"]
-    return Sender(parts, who, await _caller_of(request, who), _version(request.headers.get("if-match")))
+    scope = request.scope
+    who: Who = scope["user"]
+    caller = await _caller_of(request, who)
+    return Sender(_parts(scope), who, caller, _version(headers.first(scope, b"if-match")))
+
+
+def _parts(scope: Scope) -> Parts:
+    parts: Parts = scope["litestar_app"].state["parts"]
+    return parts
 
 
 class Reader:
@@ -202,5 +213,5 @@ def number(parts: Parts, who: Who, shown_as: str) -> int:
     return parts.tokens.position(who.tenant_id, shown_as)
 
 
-async def reader(request: HttpRequest, parts: NamedDependency[Parts]) -> Reader:
-    return Reader(parts, request.scope["user"], request.headers.get("x-position"))
+async def reader(request: HttpRequest) -> Reader:
+    return Reader(_parts(request.scope), request.scope["user"], headers.first(request.scope, b"x-position"))

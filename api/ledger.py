@@ -7,13 +7,14 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
-from litestar import Controller, Response, get
+from litestar import Controller, Response
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, QueryParameter
 
 from api import answers, asked, errors
 from api.asked import Reader
 from api.rights import may
+from api.routes import get
 from domain import instants
 from ledger import chain, read, replay
 from ledger import errors as ledger_errors

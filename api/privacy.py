@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-from litestar import Controller, Response, get, post
+from litestar import Controller, Response
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 from litestar.response import Stream
@@ -14,6 +14,7 @@ from litestar.response import Stream
 from api import answers, bodies, refunds
 from api.asked import Reader, Sender
 from api.rights import Who, may
+from api.routes import get, post
 from api.transactions import resources
 from commands import accounts as account_commands
 from commands import privacy as commands

@@ -6,13 +6,14 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import msgspec
-from litestar import Controller, Response, delete, get, post, put, route
+from litestar import Controller, Response
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
 from api import answers, bodies, cursors, versions
 from api.asked import Reader, Sender
 from api.rights import may
+from api.routes import delete, get, post, put, route
 from commands import products as commands
 from domain import products
 from ledger import errors as ledger_errors

@@ -4,13 +4,14 @@ from datetime import datetime
 from typing import Annotated
 
 import msgspec
-from litestar import Controller, Response, get, post
+from litestar import Controller, Response
 from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
 
 from api import answers, errors
 from api.asked import Reader
 from api.rights import may
+from api.routes import get, post
 from projections import catalogue, comparison, cross_tenant, rebuild
 from projections.view import View
 

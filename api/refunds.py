@@ -5,13 +5,14 @@ from typing import Annotated
 from uuid import UUID
 
 import msgspec
-from litestar import Controller, Response, get
+from litestar import Controller, Response
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, QueryParameter
 
 from api import answers, cursors
 from api.asked import Reader
 from api.rights import may
+from api.routes import get
 from api.transactions import visibility
 from domain import money, transactions
 from ledger import errors as ledger_errors

@@ -8,6 +8,7 @@ import msgspec
 from litestar.connection import ASGIConnection
 from litestar.handlers.base import BaseRouteHandler
 
+from api import headers
 from domain import accounts
 
 _MEMBER = frozenset(
@@ -77,11 +78,12 @@ class Guard:
         self.right = right
 
     async def __call__(self, connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
-        authenticate: Callable[[str | None], Who] = connection.app.state.authenticate
-        who = authenticate(connection.headers.get("authorization"))
+        scope = connection.scope
+        authenticate: Callable[[str | None], Who] = scope["litestar_app"].state["authenticate"]
+        who = authenticate(headers.first(scope, b"authorization"))
         if self.right not in who.rights:
             raise Forbidden(f"Your role does not have this right: {self.right}. Ask an admin of your tenant.")
-        connection.scope["user"] = who
+        scope["user"] = who
 
 
 def may(right: str) -> Callable[[ASGIConnection[Any, Any, Any, Any], BaseRouteHandler], Awaitable[None]]:

@@ -4,13 +4,14 @@ from datetime import datetime
 from uuid import UUID
 
 import msgspec
-from litestar import Controller, Response, get
+from litestar import Controller, Response
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
 from api import answers
 from api.asked import Reader
 from api.rights import may
+from api.routes import get
 from commands import tenants as commands
 from ledger import errors as ledger_errors
 

@@ -7,7 +7,7 @@ import time
 from typing import Annotated, Any
 
 import psycopg
-from litestar import Controller, Request, Response, get
+from litestar import Controller, Request, Response
 from litestar.di import NamedDependency
 from litestar.params import QueryParameter
 from litestar.response.base import ASGIResponse
@@ -19,6 +19,7 @@ from api.feed import messages
 from api.feed.feed import Feed, Listener
 from api.parts import Parts
 from api.rights import may
+from api.routes import get
 from projections import positions
 
 KEEP_ALIVE_S = 15.0

@@ -4,7 +4,7 @@ from datetime import date
 from typing import Annotated
 from uuid import UUID
 
-from litestar import Controller, Response, delete, get, post
+from litestar import Controller, Response
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
@@ -12,6 +12,7 @@ from api import answers, cursors, errors, refunds, versions
 from api import bodies as request_bodies
 from api.asked import Reader, Sender
 from api.rights import may
+from api.routes import delete, get, post
 from api.transactions import bodies, resources, visibility
 from commands import transactions as commands
 from ledger import errors as ledger_errors
