@@ -8,7 +8,6 @@ from litestar.di import Provide
 from litestar.types import Message, Scope
 
 from api import (
-    accounts,
     asked,
     bodies,
     errors,
@@ -22,6 +21,8 @@ from api import (
     tenants,
     tokens,
 )
+from api.accounts.auth import AuthController
+from api.accounts.users import UserController
 from api.feed import controller as feed
 from api.feed.feed import Feed
 from api.parts import Parts
@@ -46,8 +47,8 @@ def create_app(parts: Parts) -> Litestar:
             Router(
                 PREFIX,
                 route_handlers=[
-                    accounts.AuthController,
-                    accounts.UserController,
+                    AuthController,
+                    UserController,
                     privacy.PrivacyController,
                     privacy.BuyerController,
                     tenants.TenantController,

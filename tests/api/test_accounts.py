@@ -5,7 +5,7 @@ import dataclasses
 import httpx
 import pytest
 
-from api import accounts
+from api.accounts import meant_tenant
 from api.app import create_app
 from tests.api.house import PASSWORD, House, Served
 
@@ -102,7 +102,7 @@ async def test_a_refresh_token_that_was_never_given_is_refused(served: Served, a
     ],
 )
 def test_a_host_name_says_the_tenant_if_it_has_room_for_one(host: str, slug: str | None) -> None:
-    assert accounts.slug_of_host(host) == slug
+    assert meant_tenant.slug_of_host(host) == slug
 
 
 async def test_the_tenant_is_the_bodys_then_the_hosts_then_the_installations(

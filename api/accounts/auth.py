@@ -1,7 +1,5 @@
-"""Register, log in, refresh, log out, and who one is."""
+"""Register, log in, refresh, log out."""
 
-import ipaddress
-from datetime import datetime
 from uuid import UUID
 
 import msgspec
@@ -10,13 +8,13 @@ from litestar.di import NamedDependency
 from litestar.params import JSONBody
 
 from api import answers, asked, bodies, errors, tokens
-from api.asked import HttpRequest, Reader, Sender
+from api.accounts import meant_tenant, users
+from api.asked import HttpRequest, Sender
 from api.parts import Parts
 from api.rights import may
 from api.routes import get, post
 from commands import accounts as commands
-from commands import tenants as tenant_commands
-from domain import accounts, tenants
+from domain import tenants
 
 NO_STORE = {"Cache-Control": "no-store"}  # tokens lie in no cache (RFC 6749, 5.1)
 
@@ -42,16 +40,6 @@ class RefreshBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     refresh_token: str
 
 
-class User(msgspec.Struct, frozen=True, kw_only=True):
-    id: UUID
-    email: str
-    name: str
-    role: str
-    tenant_id: UUID
-    inserted_at: datetime
-    updated_at: datetime
-
-
 class Session(msgspec.Struct, frozen=True, kw_only=True):
     """`expires_in` seconds of the access token. The refresh token is good once."""
 
@@ -59,7 +47,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     refresh_token: str
     token_type: str
     expires_in: int
-    user: User
+    user: users.User
 
 
 class AuthController(Controller):
@@ -76,7 +64,7 @@ class AuthController(Controller):
         self, data: JSONBody[RegisterBody], request: HttpRequest, parts: NamedDependency[Parts]
     ) -> Response[answers.Data[Session]]:
         """Make an account with the role user, and log it in."""
-        tenant_id = await _tenant(data.tenant, request, parts)
+        tenant_id = await meant_tenant.of(data.tenant, request, parts)
         if tenant_id == tenants.PLATFORM_ID:
             text = "Nobody registers in the platform's own tenant. Name the tenant that you belong to."
             raise errors.RequestRefused(errors.INVALID, text, {"tenant": [text]})
@@ -96,7 +84,7 @@ class AuthController(Controller):
         self, data: JSONBody[LogInBody], request: HttpRequest, parts: NamedDependency[Parts]
     ) -> Response[answers.Data[Session]]:
         """Begin a session. A wrong address and a wrong password are refused alike, 401."""
-        tenant_id = await _tenant(data.tenant, request, parts)
+        tenant_id = await meant_tenant.of(data.tenant, request, parts)
         command = commands.LogIn(email=data.email, password=data.password)
         logged_in = await commands.log_in(command, asked.nobody(request, tenant_id), parts.ledger, parts.passwords)
         return _answer(logged_in, tenant_id, request, parts, status=200)
@@ -131,18 +119,6 @@ class AuthController(Controller):
         return answers.nothing(sender.shown(receipt.position))
 
 
-class UserController(Controller):
-    path = "/users"
-    tags = ("accounts",)
-
-    @get("/me", operation_id="showMe", operation_class=answers.Query, guards=[may("account:read")])
-    async def me(self, reader: NamedDependency[Reader]) -> Response[answers.Data[User]]:
-        """Whose token this is."""
-        head = await reader.head()
-        account = await commands.show(reader.who.account_id, reader.tenant_id, reader.parts.ledger)
-        return answers.one(_user(account), reader.shown(head), version=account.version)
-
-
 def _answer(
     logged_in: commands.LoggedIn, tenant_id: UUID, request: HttpRequest, parts: Parts, status: int
 ) -> Response[answers.Data[Session]]:
@@ -156,52 +132,7 @@ def _answer(
         refresh_token=logged_in.refresh_token,
         token_type="Bearer",
         expires_in=tokens.LIFETIME_S,
-        user=_user(account),
+        user=users.of(account),
     )
     position = asked.shown(parts, access_tokens.verify(access_token), session.position)
     return Response(answers.Data(body), status_code=status, headers={**answers.headers(position), **NO_STORE})
-
-
-def _user(account: accounts.Account) -> User:
-    return User(
-        id=account.id,
-        email=account.email,
-        name=account.name,
-        role=account.role,
-        tenant_id=account.tenant_id,
-        inserted_at=account.created_on,
-        updated_at=account.modified_on,
-    )
-
-
-async def _tenant(slug: str | None, request: HttpRequest, parts: Parts) -> UUID:
-    """The body's word, else the host's, else the installation's. Raises SlugUnknown, RequestRefused."""
-    if slug is not None:
-        return await tenant_commands.find(slug, parts.ledger)
-    of_host = slug_of_host(request.headers.get("host", ""))
-    if of_host is not None:
-        try:
-            return await tenant_commands.find(of_host, parts.ledger)
-        except tenant_commands.SlugUnknown:
-            pass  # a host name such as www.example.com names no tenant
-    if parts.default_tenant is not None:
-        return await tenant_commands.find(parts.default_tenant, parts.ledger)
-    text = 'Nothing says which tenant is meant. Add "tenant" with its slug.'
-    raise errors.RequestRefused(errors.INVALID, text, {"tenant": [text]})
-
-
-def slug_of_host(host: str) -> str | None:
-    """The first label of a name with three or more, or under localhost; addresses have none."""
-    name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
-    labels = name.lower().rstrip(".").split(".")
-    if _is_address(name) or not (len(labels) >= 3 or (len(labels) == 2 and labels[1] == "localhost")):
-        return None
-    return labels[0]
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name.strip("[]"))
-    except ValueError:
-        return False
-    return True

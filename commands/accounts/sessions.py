@@ -1,4 +1,4 @@
-"""Register, log in, refresh, log out. Only the hashes of passwords and refresh tokens are kept, outside the events."""
+"""Log in, refresh, log out. Only the hashes of passwords and refresh tokens are kept, outside the events."""
 
 import base64
 import binascii
@@ -9,31 +9,18 @@ from uuid import UUID
 
 import msgspec
 
+from commands.accounts.registering import EMAIL, PASSWORD
 from commands.passwords import Passwords
-from commands.repeats import repeatable
 from domain import accounts, refusals
 from ledger import codec, errors, ids
 from ledger.caller import Caller
-from ledger.store import Claim, Ledger, Receipt, Secret
+from ledger.store import Ledger, Receipt, Secret
 
-EMAIL = "email"
-"""The kind of reservation that makes an e-mail address unique in its tenant; its owner is the account."""
-PASSWORD = "password"
 REFRESH = "refresh"
 SESSION_PREFIX = "session "
 """Of the kind of an account's secret that names one of its sessions, so that all of them are found without a search."""
-ADMIN_PREFIX = "admin "
-"""Of the kind of a secret of the tenant's own (the owner's id is the tenant's) that names an account which runs it and has a
-password, so that whoever is the last one is found without a search."""
 REFRESH_SECRET_BYTES = 32
 REFRESH_BYTES = 16 + 16 + REFRESH_SECRET_BYTES  # tenant, session, secret
-
-
-class EmailTaken(refusals.Conflict):
-    def __init__(self, email: str) -> None:
-        super().__init__(
-            "There is an account with this address", email, "Log in, or use another address", field="email"
-        )
 
 
 class CredentialsWrong(refusals.Refusal):
@@ -50,13 +37,6 @@ class RefreshTokenInvalid(refusals.Refusal):
         super().__init__("The refresh token is not valid", "(not shown)", "Log in again")
 
 
-class Register(msgspec.Struct, frozen=True, kw_only=True):
-    email: str
-    name: str
-    password: str
-    role: str = accounts.Role.USER
-
-
 class LogIn(msgspec.Struct, frozen=True, kw_only=True):
     email: str
     password: str
@@ -68,47 +48,6 @@ class LoggedIn(msgspec.Struct, frozen=True, kw_only=True):
     account: accounts.Account
     session: Receipt[accounts.Session]
     refresh_token: str
-
-
-@repeatable(accounts.Account)
-async def register(
-    command: Register, caller: Caller, ledger: Ledger, passwords: Passwords
-) -> Receipt[accounts.Account]:
-    """Raises EmailTaken, PasswordLengthWrong, HashingOverloaded and what `accounts.register` raises."""
-    accounts.check_password(command.password)
-    account = accounts.register(
-        id=ids.new_id(), tenant_id=caller.tenant_id, email=command.email, name=command.name, role=command.role
-    )
-    if await ledger.find(caller.tenant_id, EMAIL, [account.email]):
-        raise EmailTaken(account.email)  # before 100 ms are spent on hashing; the claim below is what decides
-    hashed = await passwords.hash(command.password)
-    try:
-        return await ledger.append(
-            caller,
-            account,
-            claims=[Claim(EMAIL, account.email, account.id)],
-            secrets=passworded(account, hashed),
-        )
-    except errors.ReservationTaken:
-        raise EmailTaken(account.email) from None
-
-
-def passworded(account: accounts.Account, hashed: bytes) -> list[Secret]:
-    """What an append carries that gives an account a password."""
-    secrets = [Secret(account.id, PASSWORD, hashed)]
-    if account.role in accounts.RUNNING:
-        secrets.append(Secret(account.tenant_id, admin_kind(account.id), b"\1"))
-    return secrets
-
-
-def admin_kind(account_id: UUID) -> str:
-    return f"{ADMIN_PREFIX}{account_id}"
-
-
-async def admins_of(tenant_id: UUID, ledger: Ledger) -> set[UUID]:
-    """The accounts that run the tenant and have a password."""
-    kinds = await ledger.secret_kinds(tenant_id, tenant_id)
-    return {UUID(kind.removeprefix(ADMIN_PREFIX)) for kind in kinds if kind.startswith(ADMIN_PREFIX)}
 
 
 async def log_in(command: LogIn, caller: Caller, ledger: Ledger, passwords: Passwords) -> LoggedIn:
@@ -175,11 +114,6 @@ async def sessions_of(account_id: UUID, tenant_id: UUID, ledger: Ledger) -> list
 
 def _session_kind(session_id: UUID) -> str:
     return f"{SESSION_PREFIX}{session_id}"
-
-
-async def show(account_id: UUID, tenant_id: UUID, ledger: Ledger) -> accounts.Account:
-    """Raises NotFound."""
-    return await ledger.load(accounts.Account, tenant_id, account_id)
 
 
 def tenant_of(refresh_token: str) -> UUID:

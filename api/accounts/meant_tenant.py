@@ -1,0 +1,42 @@
+"""Which tenant somebody means who has no token yet."""
+
+import ipaddress
+from uuid import UUID
+
+from api import errors
+from api.asked import HttpRequest
+from api.parts import Parts
+from commands import tenants as tenant_commands
+
+
+async def of(slug: str | None, request: HttpRequest, parts: Parts) -> UUID:
+    """The body's word, else the host's, else the installation's. Raises SlugUnknown, RequestRefused."""
+    if slug is not None:
+        return await tenant_commands.find(slug, parts.ledger)
+    of_host = slug_of_host(request.headers.get("host", ""))
+    if of_host is not None:
+        try:
+            return await tenant_commands.find(of_host, parts.ledger)
+        except tenant_commands.SlugUnknown:
+            pass  # a host name such as www.example.com names no tenant
+    if parts.default_tenant is not None:
+        return await tenant_commands.find(parts.default_tenant, parts.ledger)
+    text = 'Nothing says which tenant is meant. Add "tenant" with its slug.'
+    raise errors.RequestRefused(errors.INVALID, text, {"tenant": [text]})
+
+
+def slug_of_host(host: str) -> str | None:
+    """The first label of a name with three or more, or under localhost; addresses have none."""
+    name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
+    labels = name.lower().rstrip(".").split(".")
+    if _is_address(name) or not (len(labels) >= 3 or (len(labels) == 2 and labels[1] == "localhost")):
+        return None
+    return labels[0]
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True

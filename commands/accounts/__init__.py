@@ -1,0 +1,53 @@
+"""Accounts and their sessions: one module for each use."""
+
+from commands.accounts.registering import (
+    ADMIN_PREFIX,
+    EMAIL,
+    PASSWORD,
+    EmailTaken,
+    Register,
+    admin_kind,
+    admins_of,
+    passworded,
+    register,
+    show,
+)
+from commands.accounts.sessions import (
+    REFRESH,
+    SESSION_PREFIX,
+    CredentialsWrong,
+    LoggedIn,
+    LogIn,
+    RefreshTokenInvalid,
+    log_in,
+    log_out,
+    refresh,
+    sessions_of,
+    start_session,
+    tenant_of,
+)
+
+__all__ = [
+    "ADMIN_PREFIX",
+    "EMAIL",
+    "PASSWORD",
+    "REFRESH",
+    "SESSION_PREFIX",
+    "CredentialsWrong",
+    "EmailTaken",
+    "LogIn",
+    "LoggedIn",
+    "RefreshTokenInvalid",
+    "Register",
+    "admin_kind",
+    "admins_of",
+    "log_in",
+    "log_out",
+    "passworded",
+    "refresh",
+    "register",
+    "sessions_of",
+    "show",
+    "start_session",
+    "tenant_of",
+]

@@ -1,0 +1,79 @@
+"""Make an account. Only the hash of its password is kept, outside the events."""
+
+from uuid import UUID
+
+import msgspec
+
+from commands.passwords import Passwords
+from commands.repeats import repeatable
+from domain import accounts, refusals
+from ledger import errors, ids
+from ledger.caller import Caller
+from ledger.store import Claim, Ledger, Receipt, Secret
+
+EMAIL = "email"
+"""The kind of reservation that makes an e-mail address unique in its tenant; its owner is the account."""
+PASSWORD = "password"
+ADMIN_PREFIX = "admin "
+"""Of the kind of a secret of the tenant's own (the owner's id is the tenant's) that names an account which runs it and has a
+password, so that whoever is the last one is found without a search."""
+
+
+class EmailTaken(refusals.Conflict):
+    def __init__(self, email: str) -> None:
+        super().__init__(
+            "There is an account with this address", email, "Log in, or use another address", field="email"
+        )
+
+
+class Register(msgspec.Struct, frozen=True, kw_only=True):
+    email: str
+    name: str
+    password: str
+    role: str = accounts.Role.USER
+
+
+@repeatable(accounts.Account)
+async def register(
+    command: Register, caller: Caller, ledger: Ledger, passwords: Passwords
+) -> Receipt[accounts.Account]:
+    """Raises EmailTaken, PasswordLengthWrong, HashingOverloaded and what `accounts.register` raises."""
+    accounts.check_password(command.password)
+    account = accounts.register(
+        id=ids.new_id(), tenant_id=caller.tenant_id, email=command.email, name=command.name, role=command.role
+    )
+    if await ledger.find(caller.tenant_id, EMAIL, [account.email]):
+        raise EmailTaken(account.email)  # before 100 ms are spent on hashing; the claim below is what decides
+    hashed = await passwords.hash(command.password)
+    try:
+        return await ledger.append(
+            caller,
+            account,
+            claims=[Claim(EMAIL, account.email, account.id)],
+            secrets=passworded(account, hashed),
+        )
+    except errors.ReservationTaken:
+        raise EmailTaken(account.email) from None
+
+
+def passworded(account: accounts.Account, hashed: bytes) -> list[Secret]:
+    """What an append carries that gives an account a password."""
+    secrets = [Secret(account.id, PASSWORD, hashed)]
+    if account.role in accounts.RUNNING:
+        secrets.append(Secret(account.tenant_id, admin_kind(account.id), b"\1"))
+    return secrets
+
+
+def admin_kind(account_id: UUID) -> str:
+    return f"{ADMIN_PREFIX}{account_id}"
+
+
+async def admins_of(tenant_id: UUID, ledger: Ledger) -> set[UUID]:
+    """The accounts that run the tenant and have a password."""
+    kinds = await ledger.secret_kinds(tenant_id, tenant_id)
+    return {UUID(kind.removeprefix(ADMIN_PREFIX)) for kind in kinds if kind.startswith(ADMIN_PREFIX)}
+
+
+async def show(account_id: UUID, tenant_id: UUID, ledger: Ledger) -> accounts.Account:
+    """Raises NotFound."""
+    return await ledger.load(accounts.Account, tenant_id, account_id)

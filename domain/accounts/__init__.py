@@ -1,0 +1,45 @@
+"""Who may act: accounts and their sessions. Hashes of passwords and tokens are secrets, never events."""
+
+from domain.accounts.account import (
+    NAME_LENGTH_MAX,
+    ROLES,
+    RUNNING,
+    Account,
+    LastAdmin,
+    Role,
+    RoleNotHere,
+    RoleUnknown,
+    register,
+)
+from domain.accounts.addresses import EMAIL_LENGTH_MAX, EmailInvalid, normalise_email
+from domain.accounts.passwords import (
+    PASSWORD_LENGTH_MAX,
+    PASSWORD_LENGTH_MIN,
+    PasswordLengthWrong,
+    PasswordUnreadable,
+    check_password,
+)
+from domain.accounts.session import Session, SessionRevoked, start_session
+
+__all__ = [
+    "EMAIL_LENGTH_MAX",
+    "NAME_LENGTH_MAX",
+    "PASSWORD_LENGTH_MAX",
+    "PASSWORD_LENGTH_MIN",
+    "ROLES",
+    "RUNNING",
+    "Account",
+    "EmailInvalid",
+    "LastAdmin",
+    "PasswordLengthWrong",
+    "PasswordUnreadable",
+    "Role",
+    "RoleNotHere",
+    "RoleUnknown",
+    "Session",
+    "SessionRevoked",
+    "check_password",
+    "normalise_email",
+    "register",
+    "start_session",
+]
