@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from bitnexus import database, stopping
 from bitnexus.installation import Installation
+from bitnexus.settings import Hashing
 from commands.passwords import Passwords
 from domain import catalogue
 from ledger import lookups
@@ -24,6 +25,8 @@ APP_CONNECTIONS_MAX = 10
 """Requests read through these; two cores keep fewer than that busy."""
 PROJECTOR_CONNECTIONS_MAX = 5
 """Feeds read through these. Each view's projector has a connection of its own beside them."""
+
+DEFAULT_HASHING = Hashing()
 
 _log = logging.getLogger(__name__)
 
@@ -45,7 +48,9 @@ class Process:
 
 
 @asynccontextmanager
-async def running(installation: Installation, *, projecting: bool) -> AsyncIterator[Process]:
+async def running(
+    installation: Installation, *, projecting: bool, hashing: Hashing = DEFAULT_HASHING
+) -> AsyncIterator[Process]:
     """At the end accepted commands are finished first, then the batches in flight, then connections are let go.
 
     Raises psycopg.OperationalError, psycopg_pool.PoolTimeout.
@@ -56,7 +61,7 @@ async def running(installation: Installation, *, projecting: bool) -> AsyncItera
     async with AsyncExitStack() as stack:
         app = await stack.enter_async_context(database.pool(app_url, "app", APP_CONNECTIONS_MAX))
         projector = await stack.enter_async_context(database.pool(app_url, "projector", PROJECTOR_CONNECTIONS_MAX))
-        passwords = Passwords()
+        passwords = Passwords(hashing.parameters, hashing.at_once)
         stack.callback(passwords.close)
         waker = Waker(connect_app)
         await waker.start()

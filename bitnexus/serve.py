@@ -74,7 +74,7 @@ async def _serve(
     ready: Callable[[], None],
     stops: Callable[[Callable[[], None]], None],
 ) -> None:
-    async with process.running(base, projecting=True) as parts:
+    async with process.running(base, projecting=True, hashing=settings.hashing) as parts:
         await tenants.ensure_platform(parts.ledger)
         await erasures.apply(parts, erasures.of(settings))  # a restored backup may know whom it should not
         streams_end = asyncio.Event()

@@ -1,18 +1,23 @@
 """What the process is told: environment variables and flags, read here and nowhere else, checked before anything starts."""
 
 import os
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import argon2
 import platformdirs
 import psycopg
 from psycopg import conninfo
 
+from commands import passwords
 from domain import refusals, tenants
 from ledger.keys import MasterKey, MasterKeyInvalid
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
+ARGON2_MEMORY_KIB_MIN = 19 * 1024
+"""The least that OWASP recommends (with two passes): below it a stolen hash is soon guessed."""
 PROXIES_BELIEVED = "127.0.0.1,::1"
 """Whose X-Forwarded-For is believed unless FORWARDED_ALLOW_IPS says otherwise: a proxy on the same machine."""
 
@@ -28,6 +33,20 @@ class SettingInvalid(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Hashing:
+    """What a new hash of a password costs (argon2id), and how many a process makes at a time."""
+
+    memory_kib: int = passwords.PARAMETERS.memory_cost
+    passes: int = passwords.PARAMETERS.time_cost
+    lanes: int = passwords.PARAMETERS.parallelism
+    at_once: int = passwords.HASHES_AT_ONCE
+
+    @property
+    def parameters(self) -> argon2.Parameters:
+        return replace(passwords.PARAMETERS, memory_cost=self.memory_kib, time_cost=self.passes, parallelism=self.lanes)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """What is secret is not in the representation, which may end up in a log. A worker gets this object as JSON."""
 
@@ -39,6 +58,7 @@ class Settings:
     default_tenant: str | None = None  # slug of the tenant where a request names none
     log_level: str = "info"
     proxies_believed: str = PROXIES_BELIEVED
+    hashing: Hashing = Hashing()
 
     @property
     def embedded(self) -> bool:
@@ -58,6 +78,7 @@ def read(environment: Mapping[str, str] | None = None, *, data_dir: Path | None 
         default_tenant=_default_tenant(found),
         log_level=_log_level(found),
         proxies_believed=found.get("FORWARDED_ALLOW_IPS", PROXIES_BELIEVED),
+        hashing=_hashing(found),
     )
     if not settings.embedded and settings.master_key is None:
         raise SettingInvalid(
@@ -122,6 +143,30 @@ def _default_tenant(found: Mapping[str, str]) -> str | None:
             "Give 1 to 63 characters out of a-z, 0-9 and -, with no - at either end, or leave it unset",
         )
     return slug
+
+
+def _hashing(found: Mapping[str, str]) -> Hashing:
+    name = "BITNEXUS_ARGON2"
+    default = Hashing()
+    text = found.get(name, f"m={default.memory_kib},t={default.passes},p={default.lanes}")
+    parts = re.fullmatch(r"m=([0-9]{1,7}),t=([0-9]{1,3}),p=([0-9]{1,2})", text)
+    memory_kib, passes, lanes = map(int, parts.groups()) if parts else (0, 0, 0)
+    if memory_kib < ARGON2_MEMORY_KIB_MIN or passes < 1 or lanes < 1:
+        raise SettingInvalid(
+            name,
+            "These parameters of argon2id cannot be used",
+            refusals.shown(text),
+            f"Give KiB of memory (at least {ARGON2_MEMORY_KIB_MIN}), passes and lanes such as m=65536,t=3,p=4",
+        )
+    return Hashing(memory_kib=memory_kib, passes=passes, lanes=lanes, at_once=_at_once(found))
+
+
+def _at_once(found: Mapping[str, str]) -> int:
+    name = "BITNEXUS_HASHES_AT_ONCE"
+    text = found.get(name, str(passwords.HASHES_AT_ONCE))
+    if re.fullmatch(r"[1-9][0-9]?", text) is None:
+        raise SettingInvalid(name, "This is not a number of threads", refusals.shown(text), "Give 1 to 99")
+    return int(text)
 
 
 def _log_level(found: Mapping[str, str]) -> str:

@@ -43,9 +43,9 @@ class Appointed(msgspec.Struct, frozen=True, kw_only=True):
 async def appoint(command: Appoint, caller: Caller, ledger: Ledger, passwords: Passwords) -> Appointed:
     """The admin of that address, who has this password from now on; a new account if there was none.
 
-    Raises NotAnAdmin, PasswordLengthWrong, HashingOverloaded, TenantUnknown and what `accounts.register` raises.
+    Raises NotAnAdmin, HashingOverloaded, TenantUnknown and what `accounts.check_password` and `accounts.register` raise.
     """
-    accounts.check_password(command.password)
+    accounts.check_password(command.password, email=command.email, name=command.name)
     email = accounts.normalise_email(command.email)
     account_id = (await ledger.find(caller.tenant_id, account_commands.EMAIL, [email])).get(email)
     if account_id is None:

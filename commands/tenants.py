@@ -44,9 +44,9 @@ async def ensure_platform(ledger: Ledger) -> None:
 async def create(command: Create, caller: Caller, ledger: Ledger, passwords: Passwords) -> Receipt[tenants.Tenant]:
     """The tenant with its first admin. One that was begun and not finished (the process was killed) is finished.
 
-    Raises SlugTaken, PasswordLengthWrong and what `tenants.create` and `accounts.register` raise.
+    Raises SlugTaken and what `tenants.create`, `accounts.check_password` and `accounts.register` raise.
     """
-    accounts.check_password(command.admin_password)
+    accounts.check_password(command.admin_password, email=command.admin_email, name=command.admin_name)
     email = accounts.normalise_email(command.admin_email)
     tenant_id = ids.new_id()
     registration = tenants.register(id=tenant_id, slug=command.slug, name=command.name)

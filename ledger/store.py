@@ -10,7 +10,7 @@ import msgspec
 from eventsourcing.domain import Aggregate
 from eventsourcing.utils import get_topic
 
-from ledger import appender, errors, ids, lookups, read
+from ledger import appender, errors, ids, lookups, read, sealing
 from ledger.appender import Appender
 from ledger.caller import Caller
 from ledger.codec import Codec
@@ -30,6 +30,8 @@ READ_RESERVATIONS = "SELECT * FROM ledger.read_reservations(%s, %s, %s)"
 READ_SECRET = "SELECT o_value FROM ledger.read_secret(%s, %s, %s)"
 READ_COMMAND = "SELECT * FROM ledger.read_command(%s, %s)"
 OPEN_STREAM = "SELECT ledger.open_stream(%s)"
+READ_SECRETS = "SELECT o_kind, o_value FROM ledger.read_secrets(%s, %s)"
+REPLACE_SECRET = "SELECT ledger.replace_secret(%s, %s, %s, %s, %s)"
 READ_SECRET_KINDS = "SELECT o_kind FROM ledger.read_secret_kinds(%s, %s)"
 READ_SUBJECT = "SELECT o_subject FROM ledger.read_subject(%s, %s, %s)"
 OPEN_SUBJECTS = "SELECT o_ref, o_subject FROM ledger.open_subjects(%s, %s, %s, %s)"
@@ -282,6 +284,32 @@ class Ledger:
         async with self._pool.connection() as connection:
             rows = await (await connection.execute(READ_SECRET_KINDS, (tenant_id, owner), binary=True)).fetchall()
         return [kind for (kind,) in rows]
+
+    async def secrets(self, tenant_id: UUID, owner: UUID) -> dict[str, bytes]:
+        """All secrets of an owner, by kind."""
+        async with self._pool.connection() as connection:
+            rows = await (await connection.execute(READ_SECRETS, (tenant_id, owner), binary=True)).fetchall()
+        return {kind: bytes(value) for kind, value in rows}
+
+    async def replace_secret(
+        self, tenant_id: UUID, owner: UUID, kind: str, old: bytes | None, new: bytes | None
+    ) -> bool:
+        """Whether it was `old` (None: absent) and is `new` (None: deleted) now, in a transaction of its own. Of two at once one wins."""
+        async with self._pool.connection() as connection:
+            row = await (await connection.execute(REPLACE_SECRET, (tenant_id, owner, kind, old, new))).fetchone()
+        return row is not None and bool(row[0])
+
+    async def seal(self, tenant_id: UUID, subject_id: UUID, purpose: str, clear: bytes) -> bytes:
+        """What is legible only until the subject is erased. Raises SubjectErased, SubjectKeyUnusable."""
+        async with self._pool.connection() as connection:
+            keys = await self.keyring.make(connection, tenant_id, [subject_id])
+        return sealing.seal(keys, tenant_id, subject_id, purpose, clear)
+
+    async def unseal(self, tenant_id: UUID, subject_id: UUID, purpose: str, sealed: bytes) -> bytes | None:
+        """None: the subject was erased, or it is not what was sealed for this purpose."""
+        async with self._pool.connection() as connection:
+            keys = await self.keyring.find_as_tenant(connection, tenant_id, [subject_id])
+        return sealing.unseal(keys, tenant_id, subject_id, purpose, sealed)
 
     async def open_stream(self, tenant_id: UUID) -> None:
         """Let the tenant have a stream. Doing it again changes nothing."""

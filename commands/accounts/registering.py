@@ -1,10 +1,11 @@
 """Make an account. Only the hash of its password is kept, outside the events."""
 
+from contextlib import suppress
 from uuid import UUID
 
 import msgspec
 
-from commands.passwords import Passwords
+from commands.passwords import HashingOverloaded, Passwords
 from commands.repeats import repeatable
 from domain import accounts, refusals
 from ledger import errors, ids
@@ -37,8 +38,8 @@ class Register(msgspec.Struct, frozen=True, kw_only=True):
 async def register(
     command: Register, caller: Caller, ledger: Ledger, passwords: Passwords
 ) -> Receipt[accounts.Account]:
-    """Raises EmailTaken, PasswordLengthWrong, HashingOverloaded and what `accounts.register` raises."""
-    accounts.check_password(command.password)
+    """Raises EmailTaken, HashingOverloaded and what `accounts.check_password` and `accounts.register` raise."""
+    accounts.check_password(command.password, email=command.email, name=command.name)
     account = accounts.register(
         id=ids.new_id(), tenant_id=caller.tenant_id, email=command.email, name=command.name, role=command.role
     )
@@ -62,6 +63,19 @@ def passworded(account: accounts.Account, hashed: bytes) -> list[Secret]:
     if account.role in accounts.RUNNING:
         secrets.append(Secret(account.tenant_id, admin_kind(account.id), b"\1"))
     return secrets
+
+
+async def strengthen(
+    account_id: UUID, password: str, hashed: bytes, tenant_id: UUID, ledger: Ledger, passwords: Passwords
+) -> None:
+    """For a password that was just checked: hash it anew if it was hashed with less than is asked for by now.
+
+    Nothing if there is no room to hash, or if the password was changed meanwhile.
+    """
+    if not passwords.is_weak(hashed):
+        return
+    with suppress(HashingOverloaded):
+        await ledger.replace_secret(tenant_id, account_id, PASSWORD, hashed, await passwords.hash(password))
 
 
 def admin_kind(account_id: UUID) -> str:

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import msgspec
 
-from commands.accounts.registering import EMAIL, PASSWORD
+from commands.accounts.registering import EMAIL, PASSWORD, strengthen
 from commands.passwords import Passwords
 from domain import accounts, refusals
 from ledger import codec, errors, ids
@@ -52,15 +52,17 @@ class LoggedIn(msgspec.Struct, frozen=True, kw_only=True):
 
 async def log_in(command: LogIn, caller: Caller, ledger: Ledger, passwords: Passwords) -> LoggedIn:
     """Raises CredentialsWrong, HashingOverloaded."""
+    passwords.check_room()  # whoever is one too many learns it before anything is looked up for them
     try:
         email = accounts.normalise_email(command.email)
-        accounts.check_password(command.password)
+        accounts.normalise_password(command.password)
     except refusals.Invalid:
         raise CredentialsWrong(command.email) from None
     account_id = (await ledger.find(caller.tenant_id, EMAIL, [email])).get(email)
     hashed = None if account_id is None else await ledger.secret(caller.tenant_id, account_id, PASSWORD)
-    if not await passwords.matches(command.password, hashed) or account_id is None:
+    if not await passwords.matches(command.password, hashed) or account_id is None or hashed is None:
         raise CredentialsWrong(email)
+    await strengthen(account_id, command.password, hashed, caller.tenant_id, ledger, passwords)
     account = await ledger.load(accounts.Account, caller.tenant_id, account_id)
     return await start_session(account, caller, ledger)
 

@@ -15,9 +15,12 @@ from domain.accounts.addresses import EMAIL_LENGTH_MAX, EmailInvalid, normalise_
 from domain.accounts.passwords import (
     PASSWORD_LENGTH_MAX,
     PASSWORD_LENGTH_MIN,
+    PasswordCommon,
+    PasswordIsTheirs,
     PasswordLengthWrong,
     PasswordUnreadable,
     check_password,
+    normalise_password,
 )
 from domain.accounts.session import Session, SessionRevoked, start_session
 
@@ -31,6 +34,8 @@ __all__ = [
     "Account",
     "EmailInvalid",
     "LastAdmin",
+    "PasswordCommon",
+    "PasswordIsTheirs",
     "PasswordLengthWrong",
     "PasswordUnreadable",
     "Role",
@@ -40,6 +45,7 @@ __all__ = [
     "SessionRevoked",
     "check_password",
     "normalise_email",
+    "normalise_password",
     "register",
     "start_session",
 ]

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from bitnexus import keyfile, settings
+from commands import passwords
 from ledger.keys import MasterKey
 
 KEY = base64.b64encode(bytes(32)).decode()
@@ -43,6 +44,9 @@ def test_a_database_of_ones_own_needs_a_key_of_ones_own() -> None:
         ("DATABASE_URL", "postgresql://owner:verysecret@db", "names no database"),
         ("DATABASE_APP_URL", "postgresql://db:port/shop?verysecret", "not a PostgreSQL URL"),
         ("BITNEXUS_DEFAULT_TENANT", "No Slug", "'No Slug'"),
+        ("BITNEXUS_ARGON2", "m=1024,t=3,p=4", "at least 19456"),
+        ("BITNEXUS_ARGON2", "strong", "'strong'"),
+        ("BITNEXUS_HASHES_AT_ONCE", "0", "1 to 99"),
         ("BITNEXUS_LOG_LEVEL", "loud", "debug, info, warning, error"),
     ],
 )
@@ -52,6 +56,13 @@ def test_a_value_that_cannot_be_used_is_named_and_a_secret_is_not_shown(name: st
     assert name in str(caught.value)
     assert "hunter2" not in str(caught.value)
     assert "verysecret" not in str(caught.value)
+
+
+def test_what_a_hash_costs_is_a_setting() -> None:
+    found = settings.read({"BITNEXUS_ARGON2": "m=131072,t=4,p=1", "BITNEXUS_HASHES_AT_ONCE": "8"}).hashing
+    parameters = found.parameters
+    assert (parameters.memory_cost, parameters.time_cost, parameters.parallelism, found.at_once) == (131072, 4, 1, 8)
+    assert settings.read({}).hashing.parameters == passwords.PARAMETERS
 
 
 def test_settings_in_a_log_show_no_secret() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import dataclasses
 from typing import Any
 from uuid import UUID
 
@@ -10,8 +11,11 @@ import psycopg
 import pytest
 
 from commands import accounts
+from commands.accounts import registering
+from commands.passwords import Passwords
 from domain import accounts as domain_accounts
 from ledger import errors, ids
+from tests.conftest import CHEAP_ARGON2
 from tests.world import World, caller
 
 ANN = accounts.Register(email="Ann@Example.com", name="Ann", password="correct horse battery")
@@ -70,6 +74,37 @@ async def test_the_same_address_in_another_tenant_is_another_account(world: Worl
     token = (await log_in(world, tenant_id, ANN.email, ANN.password)).refresh_token
     with pytest.raises(accounts.RefreshTokenInvalid):
         await accounts.refresh(token, caller(other), world.ledger)
+
+
+async def test_logging_in_strengthens_a_hash_that_was_made_with_less(world: World, tenant_id: UUID) -> None:
+    """What was right years ago must not stay in the database for ever."""
+    account = await register(world, tenant_id)
+    before = await world.ledger.secret(tenant_id, account.id, accounts.PASSWORD)
+    dearer = Passwords(dataclasses.replace(CHEAP_ARGON2, time_cost=2))
+    for _ in range(2):
+        await accounts.log_in(
+            accounts.LogIn(email=ANN.email, password=ANN.password), caller(tenant_id), world.ledger, dearer
+        )
+    dearer.close()
+    after = await world.ledger.secret(tenant_id, account.id, accounts.PASSWORD)
+    assert before is not None
+    assert after is not None
+    assert (b"t=1" in before, b"t=2" in after) == (True, True)
+    await log_in(world, tenant_id, ANN.email, ANN.password)
+    assert await world.ledger.secret(tenant_id, account.id, accounts.PASSWORD) == after
+
+
+async def test_strengthening_never_brings_an_old_password_back(world: World, tenant_id: UUID) -> None:
+    """It may be changed between the check and the new hash."""
+    account = await register(world, tenant_id)
+    seen = await world.ledger.secret(tenant_id, account.id, accounts.PASSWORD)
+    assert seen is not None
+    changed = await world.passwords.hash("another password")
+    assert await world.ledger.replace_secret(tenant_id, account.id, accounts.PASSWORD, seen, changed)
+    dearer = Passwords(dataclasses.replace(CHEAP_ARGON2, time_cost=2))
+    await registering.strengthen(account.id, ANN.password, seen, tenant_id, world.ledger, dearer)
+    dearer.close()
+    assert await world.ledger.secret(tenant_id, account.id, accounts.PASSWORD) == changed
 
 
 async def test_an_address_that_is_taken_costs_no_hash(

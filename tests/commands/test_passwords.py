@@ -1,6 +1,10 @@
 """Hashes of passwords: what they open, what they cost, and when no more are taken."""
 
 import asyncio
+import dataclasses
+import os
+import sys
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -21,6 +25,28 @@ async def test_a_password_opens_its_own_hash_and_no_other(cheap: Passwords) -> N
     hashed = await cheap.hash("correct horse")
     assert await cheap.matches("correct horse", hashed)
     assert not await cheap.matches("wrong horse", hashed)
+
+
+async def test_a_password_opens_its_hash_however_the_keyboard_writes_it(cheap: Passwords) -> None:
+    hashed = await cheap.hash("Jo\u0308rg's ﬁnest")
+    assert await cheap.matches("Jörg's finest", hashed)
+
+
+@pytest.mark.parametrize("changed", [{"time_cost": 2}, {"memory_cost": 16}, {"hash_len": 48}])
+async def test_a_hash_is_weak_if_less_was_spent_on_it(cheap: Passwords, changed: dict[str, int]) -> None:
+    hashed = await cheap.hash("correct horse")
+    dearer = Passwords(dataclasses.replace(CHEAP_ARGON2, **changed))  # type: ignore[arg-type]  # numbers all of them
+    assert not cheap.is_weak(hashed)
+    assert dearer.is_weak(hashed)
+    assert not cheap.is_weak(await dearer.hash("correct horse"))
+    dearer.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="niceness by thread")
+async def test_hashing_gives_way_to_everything_else(cheap: Passwords) -> None:
+    """Else a flood of log-ins makes everybody wait."""
+    niceness = await cheap._run(lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+    assert (niceness, os.getpriority(os.PRIO_PROCESS, 0)) == (passwords.NICENESS, 0)
 
 
 async def test_without_a_hash_nothing_matches(cheap: Passwords) -> None:

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from domain import accounts, refusals, tenants, text
 from tests.domain.given import ACCOUNT_ID, SESSION_ID, TENANT_ID, given, recorded
 
+ANN = {"email": "ann.archer@example.com", "name": "Ann Archer"}
+
 
 def registered(
     email: str = "ann@example.com", name: str = "Ann", role: str = "user", tenant_id: UUID = TENANT_ID
@@ -77,24 +79,54 @@ def test_normalising_what_is_normal_changes_nothing_in_any_combination(local: st
     check_normal_is_stable(local)
 
 
-@pytest.mark.parametrize("password", ["8letters", "x" * 256, "пароль😀😀", "with\x00nul"])
+@pytest.mark.parametrize("password", ["8letterz", "x" * 256, "пароль😀😀", "with\x00nul"])
 def test_a_password_within_the_bounds_is_accepted(password: str) -> None:
-    accounts.check_password(password)
+    accounts.check_password(password, **ANN)
 
 
-@pytest.mark.parametrize("password", ["", "seven77", "x" * 257])
+@pytest.mark.parametrize("password", ["", "seven77", "x" * 257, "x" * 5_000, "ﷺ" * 15])
 def test_a_password_of_the_wrong_length_is_refused_and_never_repeated(password: str) -> None:
     with pytest.raises(accounts.PasswordLengthWrong) as refused:
-        accounts.check_password(password)
+        accounts.check_password(password, **ANN)
+    length = len(unicodedata.normalize("NFKC", password))
     assert refused.value.fields == {
-        "password": [f"The password's length is wrong: '{len(password)} characters'. Give 8 to 256 characters."]
+        "password": [f"The password's length is wrong: '{length} characters'. Give 8 to 256 characters."]
     }
+
+
+def test_a_password_is_counted_and_hashed_as_unicode_normalises_it() -> None:
+    """Another keyboard sends the same characters otherwise, and must open the same account."""
+    assert accounts.normalise_password("Jo\u0308rg ﬁnds") == accounts.normalise_password("Jörg finds")
+    accounts.check_password("ﷺ", **ANN)  # one character that stands for eighteen
+
+
+@pytest.mark.parametrize("password", ["password1", "PassWord1", "12345678", "ｐａｓｓｗｏｒｄ１"])
+def test_what_is_tried_first_is_no_password(password: str) -> None:
+    with pytest.raises(accounts.PasswordCommon) as refused:
+        accounts.check_password(password, **ANN)
+    assert password not in str(refused.value)
+    assert list(refused.value.fields) == ["password"]
+
+
+@pytest.mark.parametrize(
+    "password", ["Ann.Archer@Example.com", "ann.archer", "ANN ARCHER", "annarcher", "ａｎｎ.archer"]
+)
+def test_nobodys_name_or_address_is_their_password(password: str) -> None:
+    """It is the first thing that somebody tries who knows them."""
+    with pytest.raises(accounts.PasswordIsTheirs) as refused:
+        accounts.check_password(password, **ANN)
+    assert password not in str(refused.value)
+
+
+@pytest.mark.parametrize("password", ["ann archer the first", "lowercase only", "87105 62394"])
+def test_what_a_password_is_made_of_is_not_asked(password: str) -> None:
+    accounts.check_password(password, **ANN)
 
 
 def test_a_password_that_cannot_be_hashed_is_refused() -> None:
     """Half a surrogate pair has no UTF-8: hashing it would fail with a 500."""
     with pytest.raises(accounts.PasswordUnreadable) as refused:
-        accounts.check_password("secret-\ud800")
+        accounts.check_password("secret-\ud800", **ANN)
     assert "secret" not in str(refused.value)
 
 
