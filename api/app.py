@@ -22,6 +22,7 @@ from api import (
     tokens,
 )
 from api.accounts.auth import AuthController
+from api.accounts.devices import SessionController
 from api.accounts.users import UserController
 from api.feed import controller as feed
 from api.feed.feed import Feed
@@ -33,7 +34,9 @@ PREFIX = "/api/v1"
 
 def create_app(parts: Parts) -> Litestar:
     """An ASGI application with a lifespan. It starts nothing of `parts` and closes nothing of it."""
-    access_tokens = tokens.AccessTokens(parts.signing_seed)
+    access_tokens = tokens.AccessTokens(
+        parts.token_keys, parts.ledger.revocations, parts.token_issuer, parts.token_audience
+    )
     listeners = Feed(parts)
 
     async def provide_parts() -> Parts:
@@ -49,6 +52,7 @@ def create_app(parts: Parts) -> Litestar:
                 route_handlers=[
                     AuthController,
                     UserController,
+                    SessionController,
                     privacy.PrivacyController,
                     privacy.BuyerController,
                     tenants.TenantController,

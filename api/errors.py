@@ -15,9 +15,9 @@ from litestar import Request, Response
 from litestar import exceptions as litestar_exceptions
 from litestar.params import ParameterKwarg
 
-from api import rights
+from api import rights, tokens
 from commands import accounts as account_commands
-from commands import passwords, privacy
+from commands import passwords, privacy, sessions
 from domain import accounts, refusals
 from ledger import errors as ledger_errors
 from ledger import keyring, replay
@@ -68,10 +68,13 @@ TABLE: dict[type[Exception], Kind] = {
     refusals.Invalid: INVALID,
     refusals.Conflict: CONFLICT,
     account_commands.CredentialsWrong: UNAUTHENTICATED,
-    account_commands.RefreshTokenInvalid: UNAUTHENTICATED,
+    sessions.RefreshTokenInvalid: UNAUTHENTICATED,
+    sessions.RefreshTokenReplayed: UNAUTHENTICATED,
     accounts.SessionRevoked: UNAUTHENTICATED,
+    accounts.SessionExpired: UNAUTHENTICATED,
     rights.Unauthenticated: UNAUTHENTICATED,
     rights.Forbidden: FORBIDDEN,
+    tokens.RevocationsUnknown: UNAVAILABLE,
     ledger_errors.NotFound: NOT_FOUND,
     ledger_errors.TenantUnknown: NOT_FOUND,
     ledger_errors.VersionConflict: CHANGED,

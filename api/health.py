@@ -16,7 +16,7 @@ from api.parts import Parts
 
 DATABASE_ANSWERS_S_MAX = 2.0
 KEYS_CACHED_S = 300
-"""How long others may keep the keys; a new key is published for longer than this before it signs."""
+"""How long others may keep the keys; a new key is published for twice as long before it signs (ledger/token_keys.py)."""
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,7 +74,7 @@ async def ready(parts: NamedDependency[Parts]) -> Response[Readiness]:
 async def keys(request: HttpRequest) -> Response[dict[str, list[dict[str, Any]]]]:
     """The public keys of access tokens, as a JWK set (RFC 7517)."""
     headers = {"Cache-Control": f"public, max-age={KEYS_CACHED_S}"}
-    return Response(request.app.state.access_tokens.key_set, headers=headers)
+    return Response(request.app.state.access_tokens.key_set(), headers=headers)
 
 
 async def _database_answers(parts: Parts) -> bool:

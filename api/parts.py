@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 
 from commands.passwords import Passwords
 from commands.privacy import Noted
+from domain import accounts
 from ledger.positions import Tokens
 from ledger.store import Ledger, Pool
+from ledger.token_keys import TokenKeys
 from ledger.waker import Waker
 from projections.positions import Reached
 
@@ -23,9 +25,12 @@ class Parts:
     reached: Reached  # how far the views are
     waker: Waker
     tokens: Tokens  # positions for outsiders
-    signing_seed: bytes  # of the Ed25519 key that access tokens are signed with; 32 bytes, the same on every node
+    token_keys: TokenKeys  # what access tokens are signed with
     default_tenant: str | None  # the slug of whoever names no tenant
     noted: Noted  # writes who is erased to the list outside the database
     version: str
     stopping: asyncio.Event  # set before the server waits for its connections: streams end then
+    token_issuer: str = "bitnexus"
+    token_audience: str = "bitnexus"
+    session_limits: accounts.SessionLimits = accounts.SESSION_LIMITS
     not_ready: Callable[[], Sequence[str]] = lambda: ()  # why this process should get no requests yet; empty: it may

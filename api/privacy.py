@@ -18,6 +18,7 @@ from api.routes import get, post
 from api.transactions import resources
 from commands import accounts as account_commands
 from commands import privacy as commands
+from commands import sessions
 from domain import accounts
 from ledger import errors as ledger_errors
 from projections import reading
@@ -48,12 +49,17 @@ class BuyerErasure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ExportedSession(msgspec.Struct, frozen=True, kw_only=True):
+    """`device` and `address`: of the log-in or the last refresh, at `last_seen_at`."""
+
     id: UUID
+    device: str
+    address: str
     started_at: datetime
+    last_seen_at: datetime
 
 
 class ExportedUser(msgspec.Struct, frozen=True, kw_only=True):
-    """`sessions`: those that were not logged out."""
+    """`sessions`: those that have not ended."""
 
     id: UUID
     email: str
@@ -138,8 +144,7 @@ def _check(who: Who, user_id: UUID, right: str) -> None:
 
 async def _user(account: accounts.Account, reader: Reader) -> ExportedUser:
     ledger = reader.parts.ledger
-    ids = await account_commands.sessions_of(account.id, reader.tenant_id, ledger)
-    sessions = await ledger.load_many(accounts.Session, reader.tenant_id, ids)
+    open_sessions = await sessions.listed(account.id, reader.tenant_id, ledger, reader.parts.session_limits)
     return ExportedUser(
         id=account.id,
         email=account.email,
@@ -148,7 +153,16 @@ async def _user(account: accounts.Account, reader: Reader) -> ExportedUser:
         tenant_id=account.tenant_id,
         inserted_at=account.created_on,
         updated_at=account.modified_on,
-        sessions=[ExportedSession(id=id, started_at=each.created_on) for id, each in sessions.items()],
+        sessions=[
+            ExportedSession(
+                id=each.id,
+                device=each.device.name,
+                address=each.device.address,
+                started_at=each.started_at,
+                last_seen_at=each.seen_at,
+            )
+            for each in open_sessions
+        ],
     )
 
 

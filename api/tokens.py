@@ -1,27 +1,30 @@
-"""Access tokens: JWT signed with Ed25519 (EdDSA), good for 15 minutes; the public key as a JWK set.
+"""Access tokens: JWT signed with Ed25519 (EdDSA), good for 15 minutes; the public keys as a JWK set.
 
-The algorithm is fixed by the key, never by the token. Verified tokens are remembered by their SHA-256, bounded; a
-remembered token saves the check of its signature only, its expiry is looked at each time.
+The algorithm is fixed by the key, never by the token. Verified tokens are remembered by their SHA-256, bounded; a remembered
+token saves the check of its signature only: its expiry, its session and its tenant are looked at each time.
+
+Of clocks: a token expires to the second, whoever's clock it is, because it was our own that set the time, and 15 minutes bear
+the seconds by which our nodes may differ. One from further in the future than CLOCKS_APART_S_MAX is refused: the node that
+made it, or the one that reads it, has a clock that somebody has to look at.
 """
 
-import base64
 import hashlib
-import json
 import time
 from collections import OrderedDict
 from typing import Any
 from uuid import UUID
 
 import jwt
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from api import rights
 from ledger import ids
+from ledger.revocations import Revocations
+from ledger.token_keys import TokenKey, TokenKeys
 
 ALGORITHM = "EdDSA"
-ISSUER = AUDIENCE = "bitnexus"
 LIFETIME_S = 15 * 60
+CLOCKS_APART_S_MAX = 60
 TOKEN_CHARACTERS_MAX = 2_048
 """Ours have about 550; nothing longer is worth a look."""
 REMEMBERED_MAX = 10_000
@@ -47,29 +50,41 @@ class TokenMissing(rights.Unauthenticated):
         super().__init__("There is no access token. Send one as: Authorization: Bearer TOKEN.")
 
 
-class AccessTokens:
-    """Signs and verifies with one key. Touched by the event loop's thread only."""
+class SessionEnded(rights.Unauthenticated):
+    def __init__(self) -> None:
+        super().__init__("The session of the access token has ended. Log in again.")
 
-    def __init__(self, seed: bytes) -> None:
-        self._private = Ed25519PrivateKey.from_private_bytes(seed)
-        self._public = self._private.public_key()
-        x = _base64url(self._public.public_bytes(Encoding.Raw, PublicFormat.Raw))
-        # RFC 7638: the required members in order of their names, without blanks
-        thumbprint = hashlib.sha256(
-            json.dumps({"crv": "Ed25519", "kty": "OKP", "x": x}, separators=(",", ":")).encode()
-        )
-        self.key_id = _base64url(thumbprint.digest())
-        self.key_set = {
-            "keys": [{"kty": "OKP", "crv": "Ed25519", "x": x, "kid": self.key_id, "alg": ALGORITHM, "use": "sig"}]
-        }
+
+class TenantSuspended(rights.Unauthenticated):
+    def __init__(self) -> None:
+        super().__init__("The tenant of the access token is suspended. Ask whoever runs it.")
+
+
+class RevocationsUnknown(Exception):
+    """Whether the session has ended cannot be said at present: the database was not reached."""
+
+    def __init__(self) -> None:
+        super().__init__("Whether the session still counts cannot be checked at present. Try again in a second.")
+
+
+class AccessTokens:
+    """Signs and verifies. Touched by the event loop's thread only."""
+
+    def __init__(self, keys: TokenKeys, revocations: Revocations, issuer: str, audience: str) -> None:
+        self._keys = keys
+        self._revocations = revocations
+        self._issuer = issuer
+        self._audience = audience
+        self._known: tuple[TokenKey, ...] = ()  # of which the next two are made
+        self._public: dict[str, tuple[TokenKey, Ed25519PublicKey]] = {}  # by key id
         self._remembered: OrderedDict[bytes, rights.Who] = OrderedDict()  # least recently used first
 
     def issue(self, *, tenant_id: UUID, account_id: UUID, role: str, session_id: UUID) -> str:
         """Good from now on for LIFETIME_S."""
         now = int(time.time())
         claims = {
-            "iss": ISSUER,
-            "aud": AUDIENCE,
+            "iss": self._issuer,
+            "aud": self._audience,
             "sub": str(account_id),
             "tenant_id": str(tenant_id),
             "role": role,
@@ -78,10 +93,21 @@ class AccessTokens:
             "exp": now + LIFETIME_S,
             "jti": str(ids.new_id()),
         }
-        return jwt.encode(claims, self._private, algorithm=ALGORITHM, headers={"kid": self.key_id})
+        key = self._keys.signing()
+        return jwt.encode(claims, key.private, algorithm=ALGORITHM, headers={"kid": key.id})
+
+    def key_set(self) -> dict[str, list[dict[str, str]]]:
+        """The public keys as a JWK set (RFC 7517, 8037): those that sign, will sign, or have signed what has not expired."""
+        return {
+            "keys": [
+                {"kty": "OKP", "crv": "Ed25519", "x": key.x, "kid": key.id, "alg": ALGORITHM, "use": "sig"}
+                for key in self._keys.all
+                if key.verifies_until > time.time()
+            ]
+        }
 
     def authenticate(self, authorization: str | None) -> rights.Who:
-        """From the header Authorization. Raises TokenMissing, TokenInvalid, TokenExpired."""
+        """From the header Authorization. Raises TokenMissing and what `verify` raises."""
         if authorization is None:
             raise TokenMissing
         scheme, _, token = authorization.partition(" ")
@@ -90,9 +116,11 @@ class AccessTokens:
         return self.verify(token)
 
     def verify(self, token: str) -> rights.Who:
-        """Raises TokenInvalid, TokenExpired."""
+        """Raises TokenInvalid, TokenExpired, SessionEnded, TenantSuspended, RevocationsUnknown."""
         if len(token) > TOKEN_CHARACTERS_MAX or not token.isascii():
             raise TokenInvalid
+        if self._known is not self._keys.all:
+            self._learn()
         digest = hashlib.sha256(token.encode()).digest()
         who = self._remembered.get(digest)
         if who is None:
@@ -105,22 +133,42 @@ class AccessTokens:
         if who.expires_at <= time.time():
             self._remembered.pop(digest, None)
             raise TokenExpired
+        self.check_counts(who)
         return who
 
+    def check_counts(self, who: rights.Who) -> None:
+        """Raises SessionEnded, TenantSuspended, RevocationsUnknown."""
+        revocations = self._revocations
+        if not revocations.is_known():
+            raise RevocationsUnknown
+        if revocations.is_revoked(who.session_id):
+            raise SessionEnded
+        if revocations.is_suspended(who.tenant_id):
+            raise TenantSuspended
+
+    def _learn(self) -> None:
+        """The keys are others: what one of them verified that is no longer among them counts no more."""
+        self._known = self._keys.all
+        self._public = {key.id: (key, key.private.public_key()) for key in self._known}
+        self._remembered.clear()
+
     def _checked(self, token: str) -> rights.Who:
+        now = time.time()
         try:
-            if jwt.get_unverified_header(token).get("kid") != self.key_id:
+            key, public = self._public[jwt.get_unverified_header(token)["kid"]]
+            if key.verifies_until <= now:
                 raise TokenInvalid
             claims: dict[str, Any] = jwt.decode(
                 token,
-                self._public,
+                public,
                 algorithms=[ALGORITHM],
-                issuer=ISSUER,
-                audience=AUDIENCE,
+                issuer=self._issuer,
+                audience=self._audience,
                 leeway=0,
-                # not iat: a node whose clock is a second behind must not refuse what another one has just issued
-                options={"require": _REQUIRED, "verify_iat": False},
+                options={"require": _REQUIRED, "verify_iat": False},  # which bears no difference of clocks: below
             )
+            if int(claims["iat"]) > now + CLOCKS_APART_S_MAX:
+                raise TokenInvalid
             return rights.Who(
                 tenant_id=UUID(claims["tenant_id"]),
                 account_id=UUID(claims["sub"]),
@@ -133,7 +181,3 @@ class AccessTokens:
             raise TokenExpired from None
         except (jwt.InvalidTokenError, KeyError, ValueError, TypeError, AttributeError):
             raise TokenInvalid from None
-
-
-def _base64url(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()

@@ -1,4 +1,5 @@
-"""Records of commands are deleted a day after the command: a walk through their table once an hour, a few blocks at a time.
+"""Records of commands are deleted a day after the command: a walk through their table once an hour, a few blocks at a time. And
+what counts no more is forgotten an hour later, when no token is left that names it (`ledger.expire_revocations`).
 
 In every serving process; the database lets one of them at a time go on where the last one stopped, and judges by its own clock
 what is old enough (`ledger.expire_commands`).
@@ -25,6 +26,10 @@ BETWEEN_LOOKS_S = 60.0
 """When there is nothing to do. The walk of the next hour begins at most so much late."""
 
 EXPIRE: LiteralString = "SELECT o_deleted, o_more FROM ledger.expire_commands(%s)"
+
+REVOCATIONS_MAX = 10_000
+"""Deleted at a time."""
+EXPIRE_REVOCATIONS: LiteralString = "SELECT o_deleted FROM ledger.expire_revocations(%s)"
 
 _log = logging.getLogger(__name__)
 
@@ -58,6 +63,7 @@ async def _run(pool: Pool) -> None:
         try:
             async with pool.connection() as connection:
                 deleted, more = await batch(connection)
+                await connection.execute(EXPIRE_REVOCATIONS, (REVOCATIONS_MAX,))
             if deleted:
                 _log.debug("Deleted %s records of commands older than a day", deleted)
         except (psycopg.Error, psycopg_pool.PoolTimeout) as error:

@@ -16,7 +16,9 @@ from ledger.appender import Appender
 from ledger.codec import Codec
 from ledger.keyring import Keyring, Watcher
 from ledger.store import Ledger, Pool
+from ledger.token_keys import TokenKeys
 from ledger.waker import Waker
+from ledger.watch import Watch
 from projections import catalogue as views
 from projections import positions, stream
 from projections.runner import Runner
@@ -41,6 +43,7 @@ class Process:
     waker: Waker
     appender: Appender
     ledger: Ledger
+    token_keys: TokenKeys
     passwords: Passwords
     source: stream.Source
     reached: positions.Reached
@@ -53,7 +56,7 @@ async def running(
 ) -> AsyncIterator[Process]:
     """At the end accepted commands are finished first, then the batches in flight, then connections are let go.
 
-    Raises psycopg.OperationalError, psycopg_pool.PoolTimeout.
+    Raises psycopg.OperationalError, psycopg_pool.PoolTimeout, TokenKeyUnusable.
     """
     app_url = installation.app_url
     connect_app, connect_projector = database.connector(app_url, "app"), database.connector(app_url, "projector")
@@ -81,7 +84,13 @@ async def running(
         stack.push_async_callback(_finish, appender)
         looks = await stack.enter_async_context(lookups.running(connect_app, app, codec, keyring))
         ledger = Ledger(app, appender, looks, codec, keyring)
-        yield Process(installation, app, projector, waker, appender, ledger, passwords, source, reached, runner)
+        token_keys = TokenKeys(installation.master)
+        watch = Watch(connect_projector, ledger.revocations, token_keys)
+        await watch.start()
+        stack.push_async_callback(watch.close)
+        yield Process(
+            installation, app, projector, waker, appender, ledger, token_keys, passwords, source, reached, runner
+        )
 
 
 async def _finish(appender: Appender) -> None:

@@ -1,4 +1,5 @@
-"""Wrapping the keys of persons by the newest master key, so that those between it and the root can be thrown away.
+"""Changing keys: wrapping those of persons by the newest master key, so that masters between it and the root can be thrown away;
+and making a new one to sign access tokens with.
 
 As the owner, who becomes the writer for it: no role of a process may change a key, only make and destroy one.
 """
@@ -10,6 +11,7 @@ import msgspec
 import psycopg
 from psycopg.rows import TupleRow
 
+from ledger import token_keys
 from ledger.keys import MasterKey
 
 KEYS_PER_BATCH_MAX = 1_000
@@ -28,6 +30,12 @@ WHERE k.tenant_id = x.tenant AND k.subject_id = x.subject
 """
 FORGET: LiteralString = """
 DELETE FROM ledger.master_keys m WHERE m.id <> ALL (%s) RETURNING m.id
+"""
+
+SIGNING_KEYS: LiteralString = """
+SELECT id, extract(epoch FROM signs_from - clock_timestamp())::float8,
+       CASE WHEN verifies_until < 'infinity' THEN extract(epoch FROM verifies_until - clock_timestamp())::float8 END
+FROM ledger.token_keys WHERE verifies_until > clock_timestamp() ORDER BY ledger.token_keys.signs_from, id
 """
 
 Progress = Callable[[int, int], None]
@@ -61,6 +69,32 @@ def rotate(owner_url: str, master: MasterKey, progress: Progress = lambda done, 
         needed = list(dict.fromkeys([master.id, master.root_id]))
         forgotten = {id for (id,) in connection.execute(FORGET, [needed]).fetchall()}
     return Rotated(done, needed, sorted({*forgotten, *master.ids} - {*needed}))
+
+
+class SigningKey(msgspec.Struct, frozen=True):
+    """In seconds from now, both below zero for what is past; `verifies_s` None: until a later key is made."""
+
+    id: str
+    signs_in_s: int
+    verifies_s: int | None
+
+
+def rotate_signing(owner_url: str, master: MasterKey, *, at_once: bool = False) -> list[SigningKey]:
+    """All keys for access tokens, the new one last. Every process learns it within a second.
+
+    It signs when everybody can have it, and the others verify until their tokens have expired; `at_once` it signs now and the
+    others verify no more: all clients have to refresh. Raises psycopg.Error.
+    """
+    new = token_keys.new(master)
+    after_s, overlap_s = (0, 0) if at_once else (token_keys.PUBLISHED_S, token_keys.OVERLAP_S)
+    with psycopg.connect(owner_url, autocommit=True) as connection:
+        connection.execute("SET ROLE bitnexus_writer")
+        connection.execute(token_keys.ROTATE, (new.id, new.wrapped, after_s, overlap_s))
+        rows = connection.execute(SIGNING_KEYS).fetchall()
+    return [
+        SigningKey(id, round(signs_in_s), None if verifies_s is None else round(verifies_s))
+        for id, signs_in_s, verifies_s in rows
+    ]
 
 
 def _batch(connection: psycopg.Connection[TupleRow], master: MasterKey) -> int:

@@ -21,6 +21,12 @@ ARGON2_MEMORY_KIB_MIN = 19 * 1024
 PROXIES_BELIEVED = "127.0.0.1,::1"
 """Whose X-Forwarded-For is believed unless FORWARDED_ALLOW_IPS says otherwise: a proxy on the same machine."""
 
+SESSION_DAYS, SESSION_IDLE_DAYS = 30, 14
+SESSION_DAYS_MAX = 400
+"""As long as browsers keep a cookie."""
+CLAIM_CHARACTERS_MAX = 200
+"""A token has to stay below what is looked at of one (api/tokens.py)."""
+
 MAKE_A_KEY = "python3 -c 'import base64, os; print(base64.b64encode(os.urandom(32)).decode())'"
 
 
@@ -59,6 +65,10 @@ class Settings:
     log_level: str = "info"
     proxies_believed: str = PROXIES_BELIEVED
     hashing: Hashing = Hashing()
+    token_issuer: str = "bitnexus"  # of access tokens: who made them, and whom they are meant for
+    token_audience: str = "bitnexus"
+    session_days: int = SESSION_DAYS
+    session_idle_days: int = SESSION_IDLE_DAYS  # without a refresh
 
     @property
     def embedded(self) -> bool:
@@ -79,6 +89,10 @@ def read(environment: Mapping[str, str] | None = None, *, data_dir: Path | None 
         log_level=_log_level(found),
         proxies_believed=found.get("FORWARDED_ALLOW_IPS", PROXIES_BELIEVED),
         hashing=_hashing(found),
+        token_issuer=_claim(found, "BITNEXUS_TOKEN_ISSUER"),
+        token_audience=_claim(found, "BITNEXUS_TOKEN_AUDIENCE"),
+        session_days=_days(found, "BITNEXUS_SESSION_DAYS", SESSION_DAYS),
+        session_idle_days=_days(found, "BITNEXUS_SESSION_IDLE_DAYS", SESSION_IDLE_DAYS),
     )
     if not settings.embedded and settings.master_key is None:
         raise SettingInvalid(
@@ -166,6 +180,30 @@ def _at_once(found: Mapping[str, str]) -> int:
     text = found.get(name, str(passwords.HASHES_AT_ONCE))
     if re.fullmatch(r"[1-9][0-9]?", text) is None:
         raise SettingInvalid(name, "This is not a number of threads", refusals.shown(text), "Give 1 to 99")
+    return int(text)
+
+
+def _claim(found: Mapping[str, str], name: str) -> str:
+    text = found.get(name, "bitnexus")
+    if len(text) > CLAIM_CHARACTERS_MAX or not text.isascii() or not text.isprintable():
+        raise SettingInvalid(
+            name,
+            "A token cannot carry this",
+            refusals.shown(text),
+            f"Give a name or a URL of at most {CLAIM_CHARACTERS_MAX} ASCII characters, or leave it unset",
+        )
+    return text
+
+
+def _days(found: Mapping[str, str], name: str, otherwise: int) -> int:
+    text = found.get(name, str(otherwise))
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= SESSION_DAYS_MAX:
+        raise SettingInvalid(
+            name,
+            "A session cannot last so long",
+            refusals.shown(text),
+            f"Give a whole number of days from 1 to {SESSION_DAYS_MAX}, or leave it unset for {otherwise}",
+        )
     return int(text)
 
 

@@ -1,6 +1,7 @@
 """The HTTP application on the parts of a process."""
 
 import asyncio
+from datetime import timedelta
 from importlib import metadata
 
 from litestar import Litestar
@@ -10,9 +11,8 @@ from api.parts import Parts
 from bitnexus import erasures
 from bitnexus.process import Process
 from bitnexus.settings import Settings
+from domain.accounts import SessionLimits
 from ledger.positions import Tokens
-
-SIGNING_SEED = "access token signing seed"
 
 
 def application(parts: Process, settings: Settings, stopping: asyncio.Event) -> Litestar:
@@ -27,7 +27,12 @@ def application(parts: Process, settings: Settings, stopping: asyncio.Event) -> 
             reached=parts.reached,
             waker=parts.waker,
             tokens=Tokens(master),
-            signing_seed=master.derive(SIGNING_SEED),
+            token_keys=parts.token_keys,
+            token_issuer=settings.token_issuer,
+            token_audience=settings.token_audience,
+            session_limits=SessionLimits(
+                lasts=timedelta(days=settings.session_days), idle=timedelta(days=settings.session_idle_days)
+            ),
             default_tenant=settings.default_tenant,
             noted=erasures.of(settings).note,
             version=metadata.version("bitnexus"),

@@ -11,13 +11,13 @@ from uuid import UUID
 import msgspec
 
 from commands import accounts as account_commands
-from commands import admins
+from commands import admins, sessions
 from commands.repeats import repeatable
 from commands.transactions import BUYER
 from domain import accounts, privacy, refusals, transactions
 from ledger import codec, errors, ids
 from ledger.caller import Caller
-from ledger.store import Claim, Ledger, Receipt, Secret
+from ledger.store import Claim, Ledger, Receipt
 
 Noted = Callable[[UUID, UUID], Awaitable[None]]
 """Writes (tenant, subject) to the list of erasures outside the database. Durable when it returns. Raises NotNoted."""
@@ -78,19 +78,17 @@ async def erase(command: Erase, caller: Caller, ledger: Ledger, noted: Noted) ->
     account = await _account(subject_id, caller.tenant_id, ledger)
     if account is None and command.account_id is not None:
         raise errors.NotFound(accounts.Account.TOPIC, subject_id)
-    releases, secrets = ([], []) if account is None else await _left_by(account, ledger)
     if account is not None:
         await admins.leave(account, caller, ledger, last_too=command.subject_id is not None)
     id = erasure_id(caller.tenant_id, subject_id)
     before = (await ledger.load_many(privacy.Erasure, caller.tenant_id, [id])).get(id)
     await noted(caller.tenant_id, subject_id)
-    return await ledger.append(
-        caller,
-        before or privacy.erase(id=id, subject_id=subject_id),
-        releases=releases,
-        secrets=secrets,
-        erases=[subject_id],  # also of an erasure that is there: a restored row of a key must go again
-    )
+    erasure = before or privacy.erase(id=id, subject_id=subject_id)
+    erases = [subject_id]  # also of an erasure that is there: a restored row of a key must go again
+    if account is None:
+        return await ledger.append(caller, erasure, erases=erases)
+    ended = await sessions.ending_all(account.id, caller.tenant_id, "erased", ledger)
+    return await sessions.append(ended, caller, ledger, erasure, releases=_address(account), erases=erases)
 
 
 def erasure_id(tenant_id: UUID, subject_id: UUID) -> UUID:
@@ -120,12 +118,7 @@ async def _account(subject_id: UUID, tenant_id: UUID, ledger: Ledger) -> account
     return (await ledger.load_many(accounts.Account, tenant_id, [subject_id])).get(subject_id)
 
 
-async def _left_by(account: accounts.Account, ledger: Ledger) -> tuple[list[Claim], list[Secret]]:
-    """What an account has outside the events: its address's reservation, its sessions' secrets.
-
-    Must come before the key is destroyed: the reservation is found by the address in clear.
-    """
+def _address(account: accounts.Account) -> list[Claim]:
+    """What is found by the account's address in clear, and so must be released before the key is destroyed."""
     legible = account.email not in (codec.ERASED, codec.UNREADABLE)
-    releases = [Claim(account_commands.EMAIL, account.email, account.id)] if legible else []
-    sessions = await account_commands.sessions_of(account.id, account.tenant_id, ledger)
-    return releases, [Secret(session_id, account_commands.REFRESH, None) for session_id in sessions]
+    return [Claim(account_commands.EMAIL, account.email, account.id)] if legible else []

@@ -48,6 +48,8 @@ STATEMENTS = {
     "append": "AS SELECT * FROM ledger.append(" + ", ".join(f"${n}" for n in range(1, 21)) + ")",
     # The same for a flush that erases somebody, of migrations/0006_pre_erasure.sql.
     "append_erasing": "AS SELECT * FROM ledger.append_erasing(" + ", ".join(f"${n}" for n in range(1, 23)) + ")",
+    # The same for a flush that ends sessions or suspends a tenant (ledger.append_revoking).
+    "append_revoking": "AS SELECT * FROM ledger.append_revoking(" + ", ".join(f"${n}" for n in range(1, 26)) + ")",
 }
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 
@@ -90,6 +92,7 @@ class Command(NamedTuple):
     reservations: Sequence[Reservation] = ()
     secrets: Sequence[SecretValue] = ()
     erasures: Sequence[bytes] = ()  # subjects whose keys, references and own secrets end with this command
+    revocations: Sequence[tuple[bytes, bool]] = ()  # ids that tokens name; true: counts no more, false: counts again
 
     def size(self) -> int:
         """Bytes that it holds in the queue, about."""
@@ -222,7 +225,10 @@ class Appender:
     def _call(self, on: lane.Lane, batch: list[_Waiting]) -> "asyncio.Future[PGresult]":
         commands = [waiting.command for waiting in batch]
         parameters, statement = pack(commands), "append"
-        if any(command.erasures for command in commands):
+        if any(command.revocations for command in commands):
+            parameters = [*parameters, *pack_erasures(commands), *pack_revocations(commands)]
+            statement = "append_revoking"
+        elif any(command.erasures for command in commands):
             parameters, statement = [*parameters, *pack_erasures(commands)], "append_erasing"
         return on.call(statement, [each.data for each in parameters])
 
@@ -380,3 +386,13 @@ def pack_erasures(commands: Sequence[Command]) -> list[arrays.PackedArray]:
     """The two parameters that `ledger.append_erasing` has beside those of `pack`."""
     erasures = [(c, subject) for c, command in enumerate(commands, 1) for subject in command.erasures]
     return [arrays.Int4Array.of([c for c, _ in erasures]), arrays.UuidArray.of([subject for _, subject in erasures])]
+
+
+def pack_revocations(commands: Sequence[Command]) -> list[arrays.PackedArray]:
+    """The three parameters that `ledger.append_revoking` has beside those of `pack` and `pack_erasures`."""
+    revocations = [(c, each) for c, command in enumerate(commands, 1) for each in command.revocations]
+    return [
+        arrays.Int4Array.of([c for c, _ in revocations]),
+        arrays.UuidArray.of([id for _, (id, _) in revocations]),
+        arrays.BoolArray.of([revoked for _, (_, revoked) in revocations]),
+    ]

@@ -17,6 +17,7 @@ from ledger.codec import Codec
 from ledger.keyring import Keyring
 from ledger.keys import MasterKey
 from ledger.lookups import Lookups, Wanted
+from ledger.revocations import Revocations
 
 A = TypeVar("A", bound=Aggregate)
 
@@ -87,7 +88,7 @@ _OUTCOME = msgspec.json.Decoder(_Outcome)
 
 
 class Ledger:
-    """One per process. Holds no state of its own beside the caches of its parts."""
+    """One per process. Holds no state of its own beside the caches of its parts, and what this process knows of revocations."""
 
     def __init__(self, pool: Pool, appends: Appender, looks: Lookups, codec: Codec, keyring: Keyring) -> None:
         self._pool = pool  # the app role's, autocommit
@@ -95,6 +96,7 @@ class Ledger:
         self._lookups = looks
         self.codec = codec
         self.keyring = keyring
+        self.revocations = Revocations()
 
     # Reading aggregates
 
@@ -147,11 +149,14 @@ class Ledger:
         releases: Sequence[Claim] = (),
         secrets: Sequence[Secret] = (),
         erases: Sequence[UUID] = (),
+        revokes: Sequence[UUID] = (),
+        restores: Sequence[UUID] = (),
     ) -> Receipt[A]:
         """Append all that these aggregates decided, all or nothing, under the caller's command id. The receipt is the first one's.
 
         `erases` are subjects: with the events their keys are destroyed for ever, and with them the secrets that they own and
-        what led from a reference to them.
+        what led from a reference to them. `revokes` are sessions that end, or the tenant's own id to suspend it, and `restores`
+        lifts that: what tokens name and every process must know within 2 s (`Revocations`).
 
         Raises SubjectErased (an event is about somebody who was erased), VersionConflict, ReservationTaken, CommandIdReused,
         EventTooLarge, TenantUnknown, TenantBusy, Overloaded, AppenderClosed and, when the database did not come back in time,
@@ -160,6 +165,7 @@ class Ledger:
         aggregates: tuple[Aggregate, ...] = (aggregate, *others)
         pending = [(each, list(each.pending_events)) for each in aggregates]
         events = await self._encode(caller, [event for _, new in pending for event in new])
+        revocations = [*((id, False) for id in restores), *((id, True) for id in revokes)]
         command = appender.Command(
             tenant_id=caller.tenant_id,
             command_id=caller.command_id,
@@ -169,11 +175,14 @@ class Ledger:
             reservations=self._reservations(caller.tenant_id, claims, releases),
             secrets=[appender.SecretValue(s.owner.bytes, s.kind.encode(), s.value) for s in secrets],
             erasures=[subject.bytes for subject in erases],
+            revocations=[(id.bytes, revoked) for id, revoked in revocations],
         )
         appended = await self._appender.submit(command)
         self.keyring.drop((caller.tenant_id, subject) for subject in erases)
         if appended.outcome is not None:
             return await self._replayed(type(aggregate), caller.tenant_id, appended)
+        for id, revoked in revocations:
+            self.revocations.learn(caller.tenant_id, id, revoked)
         for each, new in pending:
             if new:
                 each.pending_events.clear()

@@ -27,17 +27,17 @@ def login(database: Database) -> str:
     return str(conninfo.conninfo_to_dict(database.app_url)["user"])
 
 
-INSTALLATION = {"ledger.expiry", "ledger.master_keys", "views.leases", "views.processes"}
+INSTALLATION = {"ledger.expiry", "ledger.master_keys", "ledger.token_keys", "views.leases", "views.processes"}
 """Tables of the whole installation, which hold nothing of any tenant."""
 
-# erased_subjects_since serves a statement that asks of all tenants at once: the tenant is in it, and does not come first.
+# These two serve statements that ask of all tenants at once: the tenant is in them, and does not come first.
 TENANT_TABLES = """
 SELECT format('%I.%I', n.nspname, c.relname), c.relrowsecurity, c.relforcerowsecurity,
        (SELECT a.attname FROM pg_index i JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = i.indkey[0]
         WHERE i.indrelid = c.oid AND i.indisprimary),
        ARRAY(SELECT DISTINCT coalesce(a.attname, '') FROM pg_index i
              LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = i.indkey[0]
-             WHERE i.indrelid = c.oid AND i.indexrelid <> 'ledger.erased_subjects_since'::regclass),
+             WHERE i.indrelid = c.oid AND i.indexrelid <> ALL ('{ledger.erased_subjects_since, ledger.revocations_since}'::regclass[])),
        (SELECT a.attnotnull AND a.atttypid = 'uuid'::regtype FROM pg_attribute a
         WHERE a.attrelid = c.oid AND a.attname = 'tenant_id'),
        (SELECT count(*) FROM pg_policy p WHERE p.polrelid = c.oid),

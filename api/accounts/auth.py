@@ -7,13 +7,14 @@ from litestar import Controller, Response
 from litestar.di import NamedDependency
 from litestar.params import JSONBody
 
-from api import answers, asked, bodies, errors, tokens
-from api.accounts import meant_tenant, users
+from api import answers, asked, bodies, errors, rights, tokens
+from api.accounts import devices, meant_tenant, users
 from api.asked import HttpRequest, Sender
 from api.parts import Parts
 from api.rights import may
-from api.routes import get, post
+from api.routes import post
 from commands import accounts as commands
+from commands import sessions
 from domain import tenants
 
 NO_STORE = {"Cache-Control": "no-store"}  # tokens lie in no cache (RFC 6749, 5.1)
@@ -70,7 +71,12 @@ class AuthController(Controller):
             raise errors.RequestRefused(errors.INVALID, text, {"tenant": [text]})
         command = commands.Register(email=data.email, name=data.name, password=data.password)
         made = await commands.register(command, asked.nobody(request, tenant_id), parts.ledger, parts.passwords)
-        logged_in = await commands.start_session(made.aggregate, asked.nobody(request, tenant_id), parts.ledger)
+        account = made.aggregate
+        before = await sessions.fence(account.id, tenant_id, parts.ledger)
+        caller = asked.nobody(request, tenant_id)
+        logged_in = await commands.start_session(
+            account, before, devices.of(request), caller, parts.ledger, parts.session_limits
+        )
         return _answer(logged_in, tenant_id, request, parts, status=201)
 
     @post(
@@ -86,7 +92,8 @@ class AuthController(Controller):
         """Begin a session. A wrong address and a wrong password are refused alike, 401."""
         tenant_id = await meant_tenant.of(data.tenant, request, parts)
         command = commands.LogIn(email=data.email, password=data.password)
-        logged_in = await commands.log_in(command, asked.nobody(request, tenant_id), parts.ledger, parts.passwords)
+        caller, device = asked.nobody(request, tenant_id), devices.of(request)
+        logged_in = await commands.log_in(command, caller, parts.ledger, parts.passwords, device, parts.session_limits)
         return _answer(logged_in, tenant_id, request, parts, status=200)
 
     @post(
@@ -99,12 +106,12 @@ class AuthController(Controller):
     async def refresh(
         self, data: JSONBody[RefreshBody], request: HttpRequest, parts: NamedDependency[Parts]
     ) -> Response[answers.Data[Session]]:
-        """New tokens for a refresh token, which is good no longer then."""
-        tenant_id = commands.tenant_of(data.refresh_token)
-        caller = asked.nobody(request, tenant_id)
-        return _answer(
-            await commands.refresh(data.refresh_token, caller, parts.ledger), tenant_id, request, parts, status=200
-        )
+        """New tokens for a refresh token, which is good no longer then: using it again ends the session. 409 if it is being used
+        at the same moment: whoever does that gets the new ones."""
+        tenant_id = sessions.tenant_of(data.refresh_token, parts.ledger)
+        caller, device = asked.nobody(request, tenant_id), devices.of(request)
+        logged_in = await sessions.refresh(data.refresh_token, device, caller, parts.ledger, parts.session_limits)
+        return _answer(logged_in, tenant_id, request, parts, status=200)
 
     @post(
         "/logout",
@@ -114,13 +121,14 @@ class AuthController(Controller):
         status_code=204,
     )
     async def log_out(self, sender: NamedDependency[Sender]) -> Response[None]:
-        """End the session: its refresh token is good no longer, its access token until it expires."""
-        receipt = await commands.log_out(sender.who.session_id, sender.caller, sender.ledger)
+        """End the session: its refresh token is good no longer, its access tokens nowhere after 2 s."""
+        who = sender.who
+        receipt = await sessions.end(who.session_id, who.account_id, "logged out", sender.caller, sender.ledger)
         return answers.nothing(sender.shown(receipt.position))
 
 
 def _answer(
-    logged_in: commands.LoggedIn, tenant_id: UUID, request: HttpRequest, parts: Parts, status: int
+    logged_in: sessions.LoggedIn, tenant_id: UUID, request: HttpRequest, parts: Parts, status: int
 ) -> Response[answers.Data[Session]]:
     account, session = logged_in.account, logged_in.session
     access_tokens: tokens.AccessTokens = request.app.state.access_tokens
@@ -134,5 +142,13 @@ def _answer(
         expires_in=tokens.LIFETIME_S,
         user=users.of(account),
     )
-    position = asked.shown(parts, access_tokens.verify(access_token), session.position)
+    who = rights.Who(
+        tenant_id=tenant_id,
+        account_id=account.id,
+        role=account.role,
+        session_id=session.aggregate.id,
+        expires_at=0,
+        rights=rights.RIGHTS[account.role],
+    )
+    position = asked.shown(parts, who, session.position)
     return Response(answers.Data(body), status_code=status, headers={**answers.headers(position), **NO_STORE})

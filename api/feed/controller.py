@@ -16,7 +16,7 @@ from litestar.types import Receive, Scope, Send
 from api import answers, asked
 from api.asked import HttpRequest
 from api.feed import messages
-from api.feed.feed import Feed, Listener
+from api.feed.feed import EXPIRED, Feed, Listener
 from api.parts import Parts
 from api.rights import may
 from api.routes import get
@@ -49,7 +49,8 @@ class FeedController(Controller):
     ) -> Response[str]:
         """What happens, as it happens: a server-sent event for each event that the caller may see, its data the resource.
 
-        `id` is a position; `from`, or Last-Event-ID, resumes after one. 410 if it is more than 10,000 events back.
+        `id` is a position; `from`, or Last-Event-ID, resumes after one. 410 if it is more than 10,000 events back. The last event is
+        `session_ended` with the `reason` token_expired (refresh, then resume), session_revoked or tenant_suspended.
         """
         feed: Feed = request.app.state.feed
         given = request.headers.get("last-event-id") or after
@@ -69,7 +70,7 @@ class _EventStream(Response[str]):
 
 
 class _Connection(ASGIResponse):
-    """Lives as long as the connection: until the client goes, its token expires, the process stops, or it is too slow."""
+    """Lives as long as the connection: until the client goes, its token expires, its session ends, the process stops, or it is too slow."""
 
     def __init__(self, feed: Feed, parts: Parts, listener: Listener) -> None:
         super().__init__(media_type="text/event-stream")
@@ -109,6 +110,8 @@ class _Connection(ASGIResponse):
             await self._write_live(send)
         except (psycopg.Error, positions.ViewBehind, positions.TooManyWaiters) as error:
             _log.warning("A listener's stream ends, it will come back: %s", error)
+        if listener.reason is not None:
+            await _send(send, messages.ended(listener.reason))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _write_live(self, send: Send) -> None:
@@ -116,12 +119,13 @@ class _Connection(ASGIResponse):
         if listener.joined > listener.after:
             await _send(send, self._mark(listener.joined))
         while not listener.ended.is_set():
+            expires_in_s = listener.who.expires_at - time.time()
+            if expires_in_s <= 0:
+                listener.end(EXPIRED)
+                return
             if chunk := listener.take():
                 await _send(send, chunk)
                 continue
-            expires_in_s = listener.who.expires_at - time.time()
-            if expires_in_s <= 0:
-                return
             try:
                 async with asyncio.timeout(min(KEEP_ALIVE_S, expires_in_s)):
                     await listener.wake.wait()

@@ -7,7 +7,7 @@ sent from the ledger, what the tail reads after p goes into its queue.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from uuid import UUID
 
@@ -30,6 +30,8 @@ QUEUED_MAX = 1_000
 QUEUED_BYTES_MAX = 1024 * 1024
 """A client that is slower than this is let go, comes back and resumes; the others are not slowed."""
 CHUNK_BYTES_MAX = 64 * 1024
+REVOKED, SUSPENDED, EXPIRED = "session_revoked", "tenant_suspended", "token_expired"
+"""Why a stream ends for good, as its last event says."""
 
 _log = logging.getLogger(__name__)
 
@@ -43,6 +45,7 @@ class Listener:
         self.joined = joined  # the tail's position when it came
         self.passed = max(after, joined)  # whatever is up to here was queued, or is not for it
         self.ended = asyncio.Event()
+        self.reason: str | None = None  # why it has ended, where coming back as one is would be refused
         self.wake = asyncio.Event()  # something is queued, or it has ended
         self._queue: deque[bytes] = deque()
         self._bytes = 0
@@ -68,8 +71,9 @@ class Listener:
             self.wake.clear()
         return bytes(chunk)
 
-    def end(self) -> None:
-        """The connection is closed; the client comes back and resumes."""
+    def end(self, reason: str | None = None) -> None:
+        """The connection is closed; the client comes back and resumes, but for a `reason`: then it is told that one."""
+        self.reason = self.reason or reason
         self.ended.set()
         self.wake.set()
 
@@ -142,6 +146,7 @@ class Feed:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._tails: dict[UUID, _Tail] = {}
+        self._ends: dict[Listener, Callable[[], None]] = {}  # the subscriptions to the ends of their sessions
         self._ending: set[asyncio.Task[None]] = set()
         self._watch: asyncio.Task[None] | None = None
         self._unsubscribe = parts.waker.subscribe(self._moved)
@@ -173,6 +178,9 @@ class Feed:
             if after is not None:
                 await self._check(who.tenant_id, after, tail.position)
             listener = Listener(who, tail.position if after is None else after, tail.position)
+            self._ends[listener] = self._parts.ledger.revocations.on_end(
+                who.tenant_id, who.session_id, lambda suspended: listener.end(SUSPENDED if suspended else REVOKED)
+            )
             tail.listeners.add(listener)
         except BaseException:
             self._release(who.tenant_id, tail)
@@ -183,6 +191,7 @@ class Feed:
 
     def leave(self, listener: Listener) -> None:
         """The tenant's last one ends the tail."""
+        self._ends.pop(listener, lambda: None)()
         tail = next((tail for tail in self._all() if listener in tail.listeners), None)
         if tail is not None:
             tail.listeners.remove(listener)

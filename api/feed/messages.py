@@ -141,6 +141,11 @@ def frame(id: str, name: str, data: bytes) -> bytes:
     return b"id: %b\nevent: %b\ndata: %b\n\n" % (id.encode(), name.encode(), data)
 
 
+def ended(reason: str) -> bytes:
+    """The last message of a stream. Without an id: it is no place to resume from."""
+    return b"event: session_ended\ndata: %b\n\n" % _ENCODER.encode({"reason": reason})
+
+
 def mark(id: str) -> bytes:
     """No message, but where to go on: keeps the connection alive, and a listener who sees little moves on."""
     return b"id: %b\n\n" % id.encode()

@@ -1,4 +1,4 @@
-"""`keys rotate`."""
+"""`keys rotate` and `keys rotate-signing`."""
 
 from argparse import Namespace
 
@@ -22,4 +22,23 @@ def rotate(arguments: Namespace, settings: Settings, output: Output) -> int:
     made = table("newest key", "wrapped again", "still needed", "no longer needed", right=("wrapped again",))
     made.add_row(base.master.id, f"{done.rewrapped:,}", ", ".join(done.needed), ", ".join(done.not_needed) or "none")
     output.result(document, made)
+    return cli.GOOD
+
+
+def rotate_signing(arguments: Namespace, settings: Settings, output: Output) -> int:
+    with installation.opened(settings, output.say, migrate=True) as base:
+        assert base.owner_url is not None  # or `migrate` had refused
+        keys = rotation.rotate_signing(base.owner_url, base.master, at_once=arguments.at_once)
+    made = table("key", "signs", "verifies")
+    for key in keys:
+        signs = (
+            f"in {key.signs_in_s:,} s"
+            if key.signs_in_s > 0
+            else "now"
+            if key is keys[-1]
+            else "until the next one does"
+        )
+        verifies = "until another one is made" if key.verifies_s is None else f"for {key.verifies_s:,} s more"
+        made.add_row(key.id, signs, verifies)
+    output.result({"keys": keys}, made)
     return cli.GOOD

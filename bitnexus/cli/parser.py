@@ -195,8 +195,16 @@ def _audit(groups: Any) -> None:
 
 
 def _keys(groups: Any) -> None:
-    group = _group(groups, "keys", "the master keys")
+    group = _group(groups, "keys", "the master keys, and the keys of access tokens")
     _leaf(group, "rotate", "keys.rotate", "wrap every person's key by the newest master key, as the database's owner")
+    leaf = _leaf(
+        group, "rotate-signing", "keys.rotate_signing", "make a new key to sign access tokens with, as the owner"
+    )
+    leaf.add_argument(
+        "--at-once",
+        action="store_true",
+        help="the present key was stolen: it counts no more, and every client has to refresh",
+    )
 
 
 def _port(text: str) -> int:

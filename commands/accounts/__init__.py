@@ -1,4 +1,4 @@
-"""Accounts and their sessions: one module for each use."""
+"""Accounts: one module for each use. Their sessions are commands/sessions."""
 
 from commands.accounts.registering import (
     ADMIN_PREFIX,
@@ -12,42 +12,21 @@ from commands.accounts.registering import (
     register,
     show,
 )
-from commands.accounts.sessions import (
-    REFRESH,
-    SESSION_PREFIX,
-    CredentialsWrong,
-    LoggedIn,
-    LogIn,
-    RefreshTokenInvalid,
-    log_in,
-    log_out,
-    refresh,
-    sessions_of,
-    start_session,
-    tenant_of,
-)
+from commands.accounts.sessions import CredentialsWrong, LogIn, log_in, start_session
 
 __all__ = [
     "ADMIN_PREFIX",
     "EMAIL",
     "PASSWORD",
-    "REFRESH",
-    "SESSION_PREFIX",
     "CredentialsWrong",
     "EmailTaken",
     "LogIn",
-    "LoggedIn",
-    "RefreshTokenInvalid",
     "Register",
     "admin_kind",
     "admins_of",
     "log_in",
-    "log_out",
     "passworded",
-    "refresh",
     "register",
-    "sessions_of",
     "show",
     "start_session",
-    "tenant_of",
 ]

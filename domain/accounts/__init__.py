@@ -22,7 +22,15 @@ from domain.accounts.passwords import (
     check_password,
     normalise_password,
 )
-from domain.accounts.session import Session, SessionRevoked, start_session
+from domain.accounts.session import (
+    SESSION_LIMITS,
+    Session,
+    SessionExpired,
+    SessionLimits,
+    SessionRevoked,
+    is_over,
+    start_session,
+)
 
 __all__ = [
     "EMAIL_LENGTH_MAX",
@@ -31,6 +39,7 @@ __all__ = [
     "PASSWORD_LENGTH_MIN",
     "ROLES",
     "RUNNING",
+    "SESSION_LIMITS",
     "Account",
     "EmailInvalid",
     "LastAdmin",
@@ -42,8 +51,11 @@ __all__ = [
     "RoleNotHere",
     "RoleUnknown",
     "Session",
+    "SessionExpired",
+    "SessionLimits",
     "SessionRevoked",
     "check_password",
+    "is_over",
     "normalise_email",
     "normalise_password",
     "register",

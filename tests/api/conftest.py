@@ -10,22 +10,26 @@ from api.parts import Parts
 from bitnexus import database as connections
 from commands import privacy, tenants
 from ledger.positions import Tokens
+from ledger.watch import Watch
 from projections import catalogue, positions, runner, stream
 from tests.api import house
-from tests.api.house import SEED, House, Served
+from tests.api.house import House, Served
 from tests.world import MASTER, World
 
 
 @pytest_asyncio.fixture
 async def parts(world: World) -> AsyncIterator[Parts]:
-    """With projectors at work."""
+    """With projectors at work, and what counts no more watched."""
     connect = connections.projecting_connector(world.database.app_url)
     reached = positions.Reached(connect)
     source = stream.Source(world.ledger.codec, world.ledger.keyring)
     run = runner.Runner(catalogue.VIEWS, connect, source, world.waker, reached)
     await run.start()
+    watch = Watch(connections.connector(world.database.app_url, "projector"), world.ledger.revocations)
+    await watch.start()
     await tenants.ensure_platform(world.ledger)
     yield make_parts(world, reached)
+    await watch.close()
     await run.close()
     await reached.close()
 
@@ -39,7 +43,7 @@ def make_parts(world: World, reached: positions.Reached, default_tenant: str | N
         reached=reached,
         waker=world.waker,
         tokens=Tokens(MASTER),
-        signing_seed=SEED,
+        token_keys=house.keys(),
         default_tenant=default_tenant,
         noted=privacy.noted_nowhere,
         version="1.2.3",

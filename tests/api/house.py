@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
+import math
 import socket
 from collections.abc import AsyncIterator
 from decimal import Decimal
@@ -20,13 +21,32 @@ from commands import products as product_commands
 from commands import tenants as tenant_commands
 from commands import transactions as transaction_commands
 from domain import accounts, products, tenants, transactions
+from ledger import token_keys
+from ledger.revocations import Revocations
 from ledger.store import Ledger
-from tests.world import World, caller
+from ledger.token_keys import TokenKeys
+from tests.world import MASTER, World, caller
 
 PASSWORD = "correct horse battery"
 SEED = bytes(range(32))
+ISSUER = AUDIENCE = "bitnexus"
 PATIENCE_S = 20.0
 """How long a test waits for what must happen; it is there much sooner."""
+
+
+def keys(*seeds: bytes) -> TokenKeys:
+    """Those of these seeds, which all sign by now; the tests' own one if none is said."""
+    made = TokenKeys(MASTER)
+    made.all = tuple(token_keys.of_seed(seed) for seed in seeds or (SEED,))
+    return made
+
+
+def access_tokens(revocations: Revocations | None = None) -> tokens.AccessTokens:
+    """As the application makes and checks them. Without `revocations` nobody is known to have logged out."""
+    if revocations is None:
+        revocations = Revocations()
+        revocations._known_at = math.inf
+    return tokens.AccessTokens(keys(), revocations, ISSUER, AUDIENCE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +127,7 @@ async def _person(world: World, tenant_id: UUID, slug: str, role: accounts.Role)
     logged_in = await account_commands.log_in(
         account_commands.LogIn(email=email, password=PASSWORD), caller(tenant_id), world.ledger, world.passwords
     )
-    token = tokens.AccessTokens(SEED).issue(
+    token = access_tokens().issue(
         tenant_id=tenant_id, account_id=logged_in.account.id, role=role, session_id=logged_in.session.aggregate.id
     )
     return Person(logged_in.account.id, email, role, token)

@@ -13,7 +13,8 @@ from api.app import create_app
 from api.feed import controller, feed, messages
 from api.parts import Parts
 from ledger import ids
-from tests.api.house import PATIENCE_S, SEED, House, Person, Served, listening
+from tests.api import house
+from tests.api.house import PATIENCE_S, House, Person, Served, listening
 from tests.api.streams import Event, stream
 
 
@@ -78,8 +79,8 @@ async def test_who_resumes_sees_no_more_than_who_stayed(served: Served, address:
 
 def test_what_a_listener_has_had_is_not_offered_to_it_again() -> None:
     """It may come from a process whose tail was ahead of this one's."""
-    who = tokens.AccessTokens(SEED).verify(
-        tokens.AccessTokens(SEED).issue(
+    who = house.access_tokens().verify(
+        house.access_tokens().issue(
             tenant_id=ids.new_id(), account_id=ids.new_id(), role="user", session_id=ids.new_id()
         )
     )
@@ -198,7 +199,7 @@ async def test_a_place_that_there_is_not_is_refused(
 
 async def test_a_stream_ends_with_its_token(address: str, a: House, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tokens, "LIFETIME_S", 2)
-    token = tokens.AccessTokens(SEED).issue(tenant_id=a.id, account_id=a.user.id, role="user", session_id=a.user.id)
+    token = house.access_tokens().issue(tenant_id=a.id, account_id=a.user.id, role="user", session_id=a.user.id)
     async with stream(address, Person(a.user.id, a.user.email, "user", token)) as opened:
         await opened.ends()
 
@@ -223,7 +224,7 @@ async def test_a_client_that_does_not_read_is_let_go_and_the_others_are_not(
 ) -> None:
     monkeypatch.setattr(feed, "QUEUED_MAX", 3)
     live: feed.Feed = served.app.state.feed
-    access = tokens.AccessTokens(SEED)
+    access = house.access_tokens()
     slow, quick = [await live.join(access.verify(person.token), None) for person in (a.user, a.admin)]
     for n in range(5):
         await a.lists(f"S{n}")

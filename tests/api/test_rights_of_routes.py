@@ -36,6 +36,9 @@ MEMBER = {
 DECLARED = {
     "POST /api/v1/auth/logout": "session:end",
     "GET /api/v1/users/me": "account:read",
+    "GET /api/v1/users/me/sessions": "account:read",
+    "DELETE /api/v1/users/me/sessions": "session:end",
+    "DELETE /api/v1/users/me/sessions/{session_id}": "session:end",
     "GET /api/v1/users/{user_id}/export": "account:read",
     "POST /api/v1/users/{user_id}/erasure": "account:erase",
     "POST /api/v1/buyers/erasure": "accounts:erase",
@@ -91,11 +94,18 @@ async def test_what_a_role_lacks_is_forbidden_and_what_it_has_is_not(served: Ser
             continue  # a stream
         method, path = name.split(" ")
         path = path.replace("{tenant_id}", str(a.id)).replace("{view}", "sales")
-        for parameter in ("{product_id}", "{transaction_id}", "{refund_id}", "{user_id}", "{aggregate_id}"):
+        for parameter in (
+            "{product_id}",
+            "{transaction_id}",
+            "{refund_id}",
+            "{user_id}",
+            "{aggregate_id}",
+            "{session_id}",
+        ):
             path = path.replace(parameter, str(a.id))
         assert (await served.client.request(method, path)).status_code == 401
         for person in (a.admin, a.user, a.affiliate):
-            if right == "session:end" and person is a.admin:
+            if right == "session:end" and "{session_id}" not in name:
                 continue  # would end the session
             answer = await served.client.request(method, path, headers=person.headers)
             allowed = person is a.admin or right in MEMBER

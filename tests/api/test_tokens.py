@@ -13,17 +13,18 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from api import tokens
-from ledger import ids
-from tests.api.house import SEED, House, Served
+from ledger import ids, token_keys
+from tests.api.house import AUDIENCE, ISSUER, SEED, House, Served, access_tokens
 
 KEY = Ed25519PrivateKey.from_private_bytes(SEED)
+KEY_ID = token_keys.of_seed(SEED).id
 
 
 def claims(**changes: Any) -> dict[str, Any]:
     now = int(time.time())
     good = {
-        "iss": tokens.ISSUER,
-        "aud": tokens.AUDIENCE,
+        "iss": ISSUER,
+        "aud": AUDIENCE,
         "sub": str(ids.new_id()),
         "tenant_id": str(ids.new_id()),
         "role": "admin",
@@ -36,8 +37,7 @@ def claims(**changes: Any) -> dict[str, Any]:
 
 
 def signed(body: dict[str, Any], key: Ed25519PrivateKey = KEY, **header: str) -> str:
-    own = tokens.AccessTokens(SEED).key_id
-    return jwt.encode(body, key, algorithm="EdDSA", headers={"kid": own, **header})
+    return jwt.encode(body, key, algorithm="EdDSA", headers={"kid": KEY_ID, **header})
 
 
 def part(value: dict[str, Any] | bytes) -> str:
@@ -46,21 +46,21 @@ def part(value: dict[str, Any] | bytes) -> str:
 
 
 def test_what_is_issued_is_believed_and_says_who() -> None:
-    access_tokens = tokens.AccessTokens(SEED)
+    made = access_tokens()
     tenant_id, account_id, session_id = ids.new_id(), ids.new_id(), ids.new_id()
-    token = access_tokens.issue(tenant_id=tenant_id, account_id=account_id, role="user", session_id=session_id)
+    token = made.issue(tenant_id=tenant_id, account_id=account_id, role="user", session_id=session_id)
     for _ in range(2):  # checked, then remembered
-        who = access_tokens.verify(token)
+        who = made.verify(token)
         assert (who.tenant_id, who.account_id, who.role, who.session_id) == (tenant_id, account_id, "user", session_id)
 
 
 def test_a_well_made_token_is_believed() -> None:
     """Otherwise the attacks below would be refused for another reason than the one that they try."""
-    assert tokens.AccessTokens(SEED).verify(signed(claims())).role == "admin"
+    assert access_tokens().verify(signed(claims())).role == "admin"
 
 
 def hs256_with_the_public_key() -> str:
-    header = part({"alg": "HS256", "typ": "JWT", "kid": tokens.AccessTokens(SEED).key_id})
+    header = part({"alg": "HS256", "typ": "JWT", "kid": KEY_ID})
     signing_input = f"{header}.{part(claims())}"
     public = KEY.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
     return f"{signing_input}.{part(hmac.digest(public, signing_input.encode(), hashlib.sha256))}"
@@ -69,7 +69,7 @@ def hs256_with_the_public_key() -> str:
 @pytest.mark.parametrize(
     "token",
     [
-        part({"alg": "none", "kid": tokens.AccessTokens(SEED).key_id}) + "." + part(claims()) + ".",
+        part({"alg": "none", "kid": KEY_ID}) + "." + part(claims()) + ".",
         part({"alg": "none"}) + "." + part(claims()) + ".",
         hs256_with_the_public_key(),
         signed(claims(), Ed25519PrivateKey.from_private_bytes(b"x" * 32)),
@@ -90,29 +90,29 @@ def hs256_with_the_public_key() -> str:
 )
 def test_a_token_that_was_not_issued_here_is_refused(token: str) -> None:
     with pytest.raises(tokens.TokenInvalid):
-        tokens.AccessTokens(SEED).verify(token)
+        access_tokens().verify(token)
 
 
 def test_an_expired_token_is_refused_also_when_it_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    access_tokens = tokens.AccessTokens(SEED)
+    made = access_tokens()
     with pytest.raises(tokens.TokenExpired):
-        access_tokens.verify(signed(claims(exp=int(time.time()) - 1)))
+        made.verify(signed(claims(exp=int(time.time()) - 1)))
     token = signed(claims(exp=int(time.time()) + 60))
-    access_tokens.verify(token)
+    made.verify(token)
     later = time.time() + 61
     monkeypatch.setattr(time, "time", lambda: later)
     with pytest.raises(tokens.TokenExpired):
-        access_tokens.verify(token)
+        made.verify(token)
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tokens, "REMEMBERED_MAX", 3)
-    access_tokens = tokens.AccessTokens(SEED)
+    made = access_tokens()
     many = [signed(claims()) for _ in range(10)]
     for token in many:
-        access_tokens.verify(token)
-    assert len(access_tokens._remembered) == 3
-    access_tokens.verify(many[0])
+        made.verify(token)
+    assert len(made._remembered) == 3
+    made.verify(many[0])
 
 
 async def test_others_can_check_tokens_with_the_published_key(served: Served, a: House) -> None:

@@ -3,18 +3,17 @@
 import asyncio
 import base64
 import dataclasses
-from typing import Any
 from uuid import UUID
 
 import msgspec
 import psycopg
 import pytest
 
-from commands import accounts
+from commands import accounts, sessions
 from commands.accounts import registering
 from commands.passwords import Passwords
 from domain import accounts as domain_accounts
-from ledger import errors, ids
+from ledger import ids
 from tests.conftest import CHEAP_ARGON2
 from tests.world import World, caller
 
@@ -25,7 +24,7 @@ async def register(world: World, tenant_id: UUID) -> domain_accounts.Account:
     return (await accounts.register(ANN, caller(tenant_id), world.ledger, world.passwords)).aggregate
 
 
-async def log_in(world: World, tenant_id: UUID, email: str, password: str) -> accounts.LoggedIn:
+async def log_in(world: World, tenant_id: UUID, email: str, password: str) -> sessions.LoggedIn:
     command = accounts.LogIn(email=email, password=password)
     return await accounts.log_in(command, caller(tenant_id), world.ledger, world.passwords)
 
@@ -72,8 +71,8 @@ async def test_the_same_address_in_another_tenant_is_another_account(world: Worl
     with pytest.raises(accounts.CredentialsWrong):
         await log_in(world, other, ANN.email, ANN.password)
     token = (await log_in(world, tenant_id, ANN.email, ANN.password)).refresh_token
-    with pytest.raises(accounts.RefreshTokenInvalid):
-        await accounts.refresh(token, caller(other), world.ledger)
+    with pytest.raises(sessions.RefreshTokenInvalid):
+        await sessions.refresh(token, sessions.Device(), caller(other), world.ledger)
 
 
 async def test_logging_in_strengthens_a_hash_that_was_made_with_less(world: World, tenant_id: UUID) -> None:
@@ -138,71 +137,6 @@ async def test_what_is_kept_of_passwords_and_tokens_opens_nothing(world: World, 
     token = (await log_in(world, tenant_id, ANN.email, ANN.password)).refresh_token
     with psycopg.connect(world.database.owner_url) as owner:
         kept = [bytes(value) for (value,) in owner.execute("SELECT value FROM ledger.secrets")]
-    assert len(kept) == 3
+    assert len(kept) == 2
     for secret in (ANN.password.encode(), token.encode(), base64.urlsafe_b64decode(token + "==")[32:]):
         assert not any(secret in value for value in kept)
-
-
-async def test_a_refresh_token_is_good_once(world: World, tenant_id: UUID) -> None:
-    await register(world, tenant_id)
-    logged_in = await log_in(world, tenant_id, ANN.email, ANN.password)
-    assert accounts.tenant_of(logged_in.refresh_token) == tenant_id
-    renewed = await accounts.refresh(logged_in.refresh_token, caller(tenant_id), world.ledger)
-    assert renewed.session.aggregate.id == logged_in.session.aggregate.id
-    with pytest.raises(accounts.RefreshTokenInvalid):
-        await accounts.refresh(logged_in.refresh_token, caller(tenant_id), world.ledger)
-    await accounts.refresh(renewed.refresh_token, caller(tenant_id), world.ledger)
-
-
-async def test_of_two_uses_of_a_refresh_token_at_once_one_wins(
-    world: World, tenant_id: UUID, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A thief and the owner must not both be given tokens. The other use is done right after this one's look at the token."""
-    await register(world, tenant_id)
-    token = (await log_in(world, tenant_id, ANN.email, ANN.password)).refresh_token
-    secret = world.ledger.secret
-
-    async def used_meanwhile(*asked: Any) -> bytes | None:
-        found = await secret(*asked)
-        monkeypatch.setattr(world.ledger, "secret", secret)
-        await accounts.refresh(token, caller(tenant_id), world.ledger)
-        return found
-
-    monkeypatch.setattr(world.ledger, "secret", used_meanwhile)
-    with pytest.raises((errors.VersionConflict, accounts.RefreshTokenInvalid)):
-        await accounts.refresh(token, caller(tenant_id), world.ledger)
-
-
-async def test_logging_out_is_recorded_and_leaves_nothing_of_the_session(world: World, tenant_id: UUID) -> None:
-    account = await register(world, tenant_id)
-    session_id = (await log_in(world, tenant_id, ANN.email, ANN.password)).session.aggregate.id
-    assert await accounts.sessions_of(account.id, tenant_id, world.ledger) == [session_id]
-    await accounts.log_out(session_id, caller(tenant_id), world.ledger)
-    assert (await world.ledger.load(domain_accounts.Session, tenant_id, session_id)).revoked
-    assert await accounts.sessions_of(account.id, tenant_id, world.ledger) == []
-    assert await world.ledger.secret_kinds(tenant_id, session_id) == []
-
-
-async def test_a_revoked_session_gets_no_new_token_although_its_old_one_is_there(world: World, tenant_id: UUID) -> None:
-    """It may be revoked between the look at the token and the look at the session."""
-    await register(world, tenant_id)
-    logged_in = await log_in(world, tenant_id, ANN.email, ANN.password)
-    session = await world.ledger.load(domain_accounts.Session, tenant_id, logged_in.session.aggregate.id)
-    session.revoke("stolen")
-    await world.ledger.append(caller(tenant_id), session)
-    with pytest.raises(domain_accounts.SessionRevoked):
-        await accounts.refresh(logged_in.refresh_token, caller(tenant_id), world.ledger)
-
-
-async def test_logging_out_ends_the_refresh_token(world: World, tenant_id: UUID) -> None:
-    await register(world, tenant_id)
-    logged_in = await log_in(world, tenant_id, ANN.email, ANN.password)
-    await accounts.log_out(logged_in.session.aggregate.id, caller(tenant_id), world.ledger)
-    with pytest.raises(accounts.RefreshTokenInvalid):
-        await accounts.refresh(logged_in.refresh_token, caller(tenant_id), world.ledger)
-
-
-@pytest.mark.parametrize("token", ["", "x", "ä", "A" * 86, "=" * 86])
-async def test_what_is_no_refresh_token_is_refused(world: World, tenant_id: UUID, token: str) -> None:
-    with pytest.raises(accounts.RefreshTokenInvalid):
-        await accounts.refresh(token, caller(tenant_id), world.ledger)

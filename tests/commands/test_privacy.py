@@ -8,7 +8,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from commands import accounts, privacy, products, transactions
+from commands import accounts, privacy, products, sessions, transactions
 from domain import accounts as domain_accounts
 from domain import privacy as domain_privacy
 from domain import transactions as domain_transactions
@@ -27,7 +27,7 @@ async def register(world: World, tenant_id: UUID) -> domain_accounts.Account:
     return (await accounts.register(ANN, caller(tenant_id), world.ledger, world.passwords)).aggregate
 
 
-async def log_in(world: World, tenant_id: UUID) -> accounts.LoggedIn:
+async def log_in(world: World, tenant_id: UUID) -> sessions.LoggedIn:
     command = accounts.LogIn(email=ANN.email, password=ANN.password)
     return await accounts.log_in(command, caller(tenant_id), world.ledger, world.passwords)
 
@@ -102,24 +102,26 @@ async def test_an_erased_person_cannot_log_in_or_refresh_and_no_secret_of_theirs
     world: World, tenant_id: UUID
 ) -> None:
     account = await register(world, tenant_id)
-    sessions = [await log_in(world, tenant_id) for _ in range(2)]
-    await accounts.log_out(sessions[1].session.aggregate.id, caller(tenant_id), world.ledger)
+    first, second = [await log_in(world, tenant_id) for _ in range(2)]
+    await sessions.end(second.session.aggregate.id, account.id, "logged out", caller(tenant_id), world.ledger)
     await erase(world, tenant_id, privacy.Erase(account_id=account.id))
+    assert world.ledger.revocations.is_revoked(first.session.aggregate.id)
     with pytest.raises(accounts.CredentialsWrong):
         await log_in(world, tenant_id)
-    with pytest.raises(accounts.RefreshTokenInvalid):
-        await accounts.refresh(sessions[0].refresh_token, caller(tenant_id), world.ledger)
+    with pytest.raises(domain_accounts.SessionRevoked):
+        await sessions.refresh(first.refresh_token, sessions.Device(), caller(tenant_id), world.ledger)
     with psycopg.connect(world.database.owner_url) as owner:
-        for table in ("secrets", "reservations", "subject_keys"):
+        for table in ("secrets", "subject_keys"):
             assert owner.execute(f"SELECT count(*) FROM ledger.{table}".encode()).fetchone() == (0,)
+        # The fence: whoever is just logging in must still run into it. Both its ids are random.
+        assert owner.execute("SELECT DISTINCT kind FROM ledger.reservations").fetchall() == [("sessions",)]
 
 
-async def test_a_session_that_began_during_the_erasure_gets_no_new_token(world: World, tenant_id: UUID) -> None:
+async def test_a_log_in_that_was_under_way_during_the_erasure_begins_no_session(world: World, tenant_id: UUID) -> None:
     account = await register(world, tenant_id)
     await erase(world, tenant_id, privacy.Erase(account_id=account.id))
-    late = await accounts.start_session(account, caller(tenant_id), world.ledger)  # its account was loaded before
-    with pytest.raises(accounts.RefreshTokenInvalid):
-        await accounts.refresh(late.refresh_token, caller(tenant_id), world.ledger)
+    with pytest.raises(accounts.CredentialsWrong):  # its account was loaded before
+        await accounts.start_session(account, None, sessions.Device(), caller(tenant_id), world.ledger)
 
 
 async def test_who_was_erased_while_the_password_was_checked_gets_no_session(world: World, tenant_id: UUID) -> None:
@@ -127,7 +129,7 @@ async def test_who_was_erased_while_the_password_was_checked_gets_no_session(wor
     await erase(world, tenant_id, privacy.Erase(account_id=account.id))
     erased = await accounts.show(account.id, tenant_id, world.ledger)
     with pytest.raises(accounts.CredentialsWrong):
-        await accounts.start_session(erased, caller(tenant_id), world.ledger)
+        await accounts.start_session(erased, None, sessions.Device(), caller(tenant_id), world.ledger)
     assert (await world.ledger.head(tenant_id)).position == 2
 
 

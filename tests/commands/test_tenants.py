@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from commands import accounts, tenants
+from commands import accounts, sessions, tenants
 from domain import refusals
 from domain import tenants as domain_tenants
 from ledger.caller import Caller
@@ -18,7 +18,7 @@ SHOP = tenants.Create(
 )
 
 
-async def log_in(world: World, tenant_id: UUID, email: str, password: str) -> accounts.LoggedIn:
+async def log_in(world: World, tenant_id: UUID, email: str, password: str) -> sessions.LoggedIn:
     command = accounts.LogIn(email=email, password=password)
     return await accounts.log_in(command, caller(tenant_id), world.ledger, world.passwords)
 

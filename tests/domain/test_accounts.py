@@ -6,7 +6,7 @@ from hypothesis import given as for_all
 from hypothesis import strategies as st
 
 from domain import accounts, refusals, tenants, text
-from tests.domain.given import ACCOUNT_ID, SESSION_ID, TENANT_ID, given, recorded
+from tests.domain.given import ACCOUNT_ID, TENANT_ID, given, recorded
 
 ANN = {"email": "ann.archer@example.com", "name": "Ann Archer"}
 
@@ -156,35 +156,3 @@ def test_a_name_that_cannot_be_shown_is_refused(name: str, refusal: type[refusal
     with pytest.raises(refusal) as refused:
         registered(name=name)
     assert list(refused.value.fields) == ["name"]
-
-
-def session() -> accounts.Session:
-    return given(accounts.start_session(id=SESSION_ID, account_id=ACCOUNT_ID))
-
-
-def test_a_session_starts_refreshes_and_ends() -> None:
-    started = accounts.start_session(id=SESSION_ID, account_id=ACCOUNT_ID)
-    started.refresh()
-    started.revoke("logged out")
-    assert recorded(started) == [
-        ("session.started", {"account_id": ACCOUNT_ID}),
-        ("session.refreshed", {}),
-        ("session.revoked", {"reason": "logged out"}),
-    ]
-    assert given(started).revoked
-
-
-def test_a_revoked_session_cannot_be_refreshed() -> None:
-    """A stolen token must end with its session."""
-    revoked = session()
-    revoked.revoke("logged out")
-    with pytest.raises(accounts.SessionRevoked) as refused:
-        revoked.refresh()
-    assert refused.value.fields == {}
-
-
-def test_revoking_twice_records_once() -> None:
-    revoked = session()
-    revoked.revoke("logged out")
-    revoked.revoke("password changed")
-    assert recorded(revoked) == [("session.revoked", {"reason": "logged out"})]

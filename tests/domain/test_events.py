@@ -52,6 +52,7 @@ def test_the_topics_are_these() -> None:
         "product.repriced",
         "product.retired",
         "refund.recorded",
+        "security.refresh_token_replayed",
         "session.refreshed",
         "session.revoked",
         "session.started",

@@ -1,0 +1,33 @@
+"""Sessions: begin, refresh, end one or all, list. What they stand on besides the events are mutable rows of the append's transaction.
+
+- The refresh token that is good is the owner of a reservation (REFRESH, the session): exchanging it releases the old owner and
+  claims the new one, so that of two uses at once one wins.
+- What is shown of a session (device, address, last seen) is a secret of the account's, sealed under the account's key.
+- Whoever ends all of an account's sessions moves its fence (FENCE, the account); whoever begins one reads the fence before
+  anything is checked, and it must still be there at the commit. So no session slips in that was begun with the old password.
+"""
+
+from commands.sessions.begin import LoggedIn, refresh, start, tenant_of
+from commands.sessions.devices import Device, Open, device, ids, listed
+from commands.sessions.ending import Ending, append, end, end_all, ending_all, fence
+from commands.sessions.refresh_tokens import RefreshTokenInvalid, RefreshTokenReplayed
+
+__all__ = [
+    "Device",
+    "Ending",
+    "LoggedIn",
+    "Open",
+    "RefreshTokenInvalid",
+    "RefreshTokenReplayed",
+    "append",
+    "device",
+    "end",
+    "end_all",
+    "ending_all",
+    "fence",
+    "ids",
+    "listed",
+    "refresh",
+    "start",
+    "tenant_of",
+]

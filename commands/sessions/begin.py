@@ -1,0 +1,137 @@
+"""Beginning a session, and keeping it up by its refresh token."""
+
+from datetime import UTC, datetime
+from uuid import UUID
+
+import msgspec
+
+from commands.sessions import devices, ending, refresh_tokens
+from commands.sessions.devices import Device
+from commands.sessions.ending import FENCE, REFRESH
+from commands.sessions.refresh_tokens import RefreshToken, RefreshTokenInvalid, RefreshTokenReplayed
+from domain import accounts
+from ledger import codec, errors, ids
+from ledger.caller import Caller
+from ledger.store import Claim, Ledger, Receipt, Secret
+
+
+class LoggedIn(msgspec.Struct, frozen=True, kw_only=True):
+    """`refresh_token` is shown once; its hash is what is kept."""
+
+    account: accounts.Account
+    session: Receipt[accounts.Session]
+    refresh_token: str
+
+
+async def start(
+    account: accounts.Account,
+    before: UUID | None,
+    device: Device,
+    caller: Caller,
+    ledger: Ledger,
+    limits: accounts.SessionLimits = accounts.SESSION_LIMITS,
+) -> LoggedIn:
+    """For whoever was just let in; always a new session. `before` is the fence's.
+
+    Raises SubjectErased, VersionConflict (all of the account's sessions were ended meanwhile).
+    """
+    session = accounts.start_session(id=ids.new_id(), account_id=account.id)
+    token = refresh_tokens.new(caller.tenant_id, session.id, ledger.keyring.master)
+    kept = await devices.seen(session, datetime.now(UTC), device, caller.tenant_id, ledger)
+    try:
+        receipt = await _start(session, before, token, kept, caller, ledger)
+    except errors.ReservationTaken as taken:
+        if before is not None or taken.owner != account.id:
+            raise errors.VersionConflict(account.id) from None
+        receipt = await _start_second(session, token, kept, caller, ledger)
+    await ending.tidy(account.id, caller, ledger, limits)
+    return LoggedIn(account=account, session=receipt, refresh_token=token.text)
+
+
+async def _start(
+    session: accounts.Session, before: UUID | None, token: RefreshToken, kept: Secret, caller: Caller, ledger: Ledger
+) -> Receipt[accounts.Session]:
+    """Raises ReservationTaken: the fence is another one."""
+    good = Claim(REFRESH, str(session.id), token.owner)
+    fenced = Claim(
+        FENCE, str(session.account_id), before or session.account_id
+    )  # the first log-in's: known to its rivals
+    releases = [] if before is None else [fenced]
+    return await ledger.append(caller, session, claims=[good, fenced], releases=releases, secrets=[kept])
+
+
+async def _start_second(
+    session: accounts.Session, token: RefreshToken, kept: Secret, caller: Caller, ledger: Ledger
+) -> Receipt[accounts.Session]:
+    """Of two first log-ins at once, the one that came second. Raises VersionConflict."""
+    try:
+        return await _start(session, session.account_id, token, kept, caller, ledger)
+    except errors.ReservationTaken:
+        raise errors.VersionConflict(session.account_id) from None
+
+
+async def refresh(
+    text: str,
+    device: Device,
+    caller: Caller,
+    ledger: Ledger,
+    limits: accounts.SessionLimits = accounts.SESSION_LIMITS,
+) -> LoggedIn:
+    """A new token for the old one, which is good no longer. `caller.tenant_id` is the token's (`tenant_of`).
+
+    A token that was exchanged before ends the session, and that is recorded. Of two uses at the same moment one wins and the
+    other changes nothing.
+
+    Raises RefreshTokenInvalid, RefreshTokenReplayed, SessionRevoked, SessionExpired, VersionConflict (used at the same moment).
+    """
+    token = refresh_tokens.parse(text, ledger.keyring.master)
+    session, good = await _session(token, caller, ledger)
+    if good != token.owner:
+        session.end_replayed()
+        await ending.end_now([session], caller, ledger)
+        raise RefreshTokenReplayed
+    account = await ledger.load(accounts.Account, caller.tenant_id, session.account_id)
+    if account.email == codec.ERASED:  # the session began while the person was being erased
+        raise RefreshTokenInvalid
+    kept = await devices.kept_of(session, caller.tenant_id, ledger)
+    try:
+        session.check_refresh(kept.seen_at, datetime.now(UTC), limits)
+    except accounts.SessionExpired:
+        session.revoke("expired")
+        await ending.end_now([session], caller, ledger)
+        raise
+    renewed = refresh_tokens.new(caller.tenant_id, session.id, ledger.keyring.master)
+    try:
+        receipt = await ledger.append(
+            caller,
+            session,
+            claims=[Claim(REFRESH, str(session.id), renewed.owner)],
+            releases=[Claim(REFRESH, str(session.id), good)],
+            secrets=[await devices.seen(session, kept.started_at, device, caller.tenant_id, ledger)],
+        )
+    except errors.ReservationTaken:
+        raise errors.VersionConflict(session.id) from None
+    except errors.SubjectErased:
+        raise RefreshTokenInvalid from None
+    return LoggedIn(account=account, session=receipt, refresh_token=renewed.text)
+
+
+async def _session(token: RefreshToken, caller: Caller, ledger: Ledger) -> tuple[accounts.Session, UUID]:
+    """The token's session and the owner of its good token. Raises RefreshTokenInvalid, SessionRevoked."""
+    if token.tenant_id != caller.tenant_id:
+        raise RefreshTokenInvalid
+    try:
+        session = await ledger.load(accounts.Session, token.tenant_id, token.session_id)
+    except errors.NotFound:
+        raise RefreshTokenInvalid from None
+    if session.revoked:
+        raise accounts.SessionRevoked(session.id)
+    good = (await ledger.find(token.tenant_id, REFRESH, [str(session.id)])).get(str(session.id))
+    if good is None:  # restored or imported: tokens do not travel
+        raise RefreshTokenInvalid
+    return session, good
+
+
+def tenant_of(refresh_token: str, ledger: Ledger) -> UUID:
+    """Raises RefreshTokenInvalid."""
+    return refresh_tokens.parse(refresh_token, ledger.keyring.master).tenant_id
