@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 import time
+from functools import partial
 from typing import Any
 
 import jwt
@@ -135,15 +136,19 @@ def test_a_token_says_how_it_wants_to_be_checked_in_vain() -> None:
     mallory = Ed25519PrivateKey.from_private_bytes(b"m" * 32)
     own = token_keys.of_seed(b"m" * 32)
     jwk = {"kty": "OKP", "crv": "Ed25519", "x": own.x, "kid": KEY_ID}
-    for header in ({"jwk": jwk}, {"jku": "https://mallory.example/jwks.json"}, {"x5u": "https://mallory.example/"}):
+    headers: list[dict[str, Any]] = [
+        {"jwk": jwk},
+        {"jku": "https://mallory.example/jwks.json"},
+        {"x5u": "https://mallory.example/"},
+    ]
+    for header in headers:
         token = jwt.encode(claims(), mallory, algorithm="EdDSA", headers={"kid": KEY_ID, **header})
         with pytest.raises(tokens.TokenInvalid):
             access_tokens().verify(token)
     for kid in (None, 7, ["x"], {"a": 1}, "../../etc/passwd", "' OR 1=1 --"):
-        header = part({"alg": "EdDSA", "typ": "JWT", "kid": kid})
-        signature = part(KEY.sign(f"{header}.{part(claims())}".encode()))
+        signing_input = f"{part({'alg': 'EdDSA', 'typ': 'JWT', 'kid': kid})}.{part(claims())}"
         with pytest.raises(tokens.TokenInvalid):
-            access_tokens().verify(f"{header}.{part(claims())}.{signature}")
+            access_tokens().verify(f"{signing_input}.{part(KEY.sign(signing_input.encode()))}")
 
 
 def test_keys_overlap_and_one_that_is_gone_verifies_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,13 +156,14 @@ def test_keys_overlap_and_one_that_is_gone_verifies_nothing_more(monkeypatch: py
     new_seed = b"n" * 32
     known = house.keys()
     made = tokens.AccessTokens(known, house.everybody_counts(), ISSUER, AUDIENCE)
-    who = {"tenant_id": ids.new_id(), "account_id": ids.new_id(), "role": "user", "session_id": ids.new_id()}
-    old = made.issue(**who)
+    account_id = ids.new_id()
+    issue = partial(made.issue, tenant_id=ids.new_id(), account_id=account_id, role="user", session_id=ids.new_id())
+    old = issue()
     made.verify(old)
     known.all = house.keys(SEED, new_seed).all
-    new = made.issue(**who)
+    new = issue()
     assert [jwt.get_unverified_header(token)["kid"] for token in (old, new)] == [key.id for key in known.all]
-    assert [made.verify(token).account_id for token in (old, new)] == [who["account_id"]] * 2
+    assert [made.verify(token).account_id for token in (old, new)] == [account_id] * 2
     assert [key["kid"] for key in made.key_set()["keys"]] == [key.id for key in known.all]
     with pytest.raises(tokens.TokenInvalid):  # the old key's signature under the new key's name
         made.verify(signed(claims(), kid=known.all[1].id))

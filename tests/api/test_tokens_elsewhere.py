@@ -49,8 +49,7 @@ def service(tmp_path: Path) -> Path:
 async def test_a_service_in_node_believes_our_tokens_and_no_others(service: Path, served: Served, a: House) -> None:
     now = int(time.time())
     made = access_tokens()
-    who = {"tenant_id": a.id, "account_id": a.user.id, "role": "user", "session_id": ids.new_id()}
-    good = made.issue(**who)
+    good = made.issue(tenant_id=a.id, account_id=a.user.id, role="user", session_id=ids.new_id())
     claims = jwt.decode(good, options={"verify_signature": False})
     key = token_keys.of_seed(SEED)
 
