@@ -92,7 +92,9 @@ class Stream:
         self._topics = sorted(topics)
         self._reading: dict[tuple[UUID, int], asyncio.Task[Stretch]] = {}  # by tenant and the position that it is after
         self._running: set[asyncio.Task[Stretch]] = set()  # those, and what was forgotten while it was read
-        self._kept: OrderedDict[UUID, deque[Stretch]] = OrderedDict()  # by tenant, the one read last is last; oldest first
+        self._kept: OrderedDict[UUID, deque[Stretch]] = (
+            OrderedDict()
+        )  # by tenant, the one read last is last; oldest first
         self._kept_bytes = 0
         self._connection: positions.Connection | None = None
         self._one_at_a_time = asyncio.Lock()
