@@ -114,8 +114,7 @@ class _Sizes:
         self._idle = gauge("pool_idle", "Connections of a pool that nobody uses.", ["pool"])
         self._waiting = gauge("pool_waiting", "Requests that wait for a connection of a pool.", ["pool"])
         self._view_waiters = gauge("view_waiters", "Queries that wait until their views reach their X-Position.")
-        self._leases = gauge("projector_leases", "Leases of the processes that serve, of 256 a view.")
-        self._connected = gauge("projector_connected", "Projectors that are connected.", ["view"])
+        self._leases = gauge("projector_leases", "Leases that they hold, of 256 for each view.")
         projected = counter("projected_events", "Events that were read for a view and are in it now.", ["view"])
         self._projected = {view.name: _Followed(projected.labels(view.name)) for view in catalogue.VIEWS}
 
@@ -132,7 +131,6 @@ class _Sizes:
         self._view_waiters.set(parts.reached.waiting)
         self._leases.set(parts.runner.leases)
         for state in parts.runner.state():
-            self._connected.labels(state.view).set(state.connected)
             self._projected[state.view].at(state.events)
 
 
