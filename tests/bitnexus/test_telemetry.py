@@ -23,9 +23,10 @@ from bitnexus import counting, process
 from bitnexus.installation import Installation
 from bitnexus.telemetry import BUSIEST, OTHER, Telemetry
 from commands import products
+from ledger import ids
 from tests.bitnexus import commandline
 from tests.bitnexus.commandline import CommandLine
-from tests.bitnexus.test_serve import WAIT_S_MAX, children, is_gone, is_well, log_in, serving, until
+from tests.bitnexus.test_serve import POLL_S, WAIT_S_MAX, children, is_gone, is_well, log_in, serving, until
 from tests.world import MASTER, Database, caller
 
 REQUESTS = 300
@@ -302,6 +303,16 @@ async def test_flushes_and_what_they_refuse_are_counted(
     assert found.by("append_refusals_total", "reason") == {"ReservationTaken": 1}
     assert found.value("append_flush_commands_sum") == found.value("append_flush_seconds_count") == 2
     assert 0 < found.value("append_flush_seconds_sum") < WAIT_S_MAX
+
+
+async def test_sizes_are_looked_at_again_and_again(alone: tuple[process.Process, Telemetry]) -> None:
+    """Of the worker that is not scraped nothing else would be known."""
+    parts, telemetry = alone
+    waits = asyncio.create_task(parts.reached.wait(ids.new_id(), ["sales"], 1, WAIT_S_MAX))
+    async with asyncio.timeout(WAIT_S_MAX):
+        while telemetry._registry.get_sample_value("bitnexus_view_waiters") != 1:  # noqa: ASYNC110  as a file would be read
+            await asyncio.sleep(POLL_S)
+    waits.cancel()
 
 
 async def test_a_lost_database_leaves_the_other_metrics(alone: tuple[process.Process, Telemetry]) -> None:
