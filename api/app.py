@@ -14,6 +14,7 @@ from api import (
     errors,
     health,
     ledger,
+    metrics,
     privacy,
     products,
     projections,
@@ -43,6 +44,7 @@ def create_app(parts: Parts) -> Litestar:
             health.health,
             health.ready,
             health.keys,
+            metrics.metrics,
             Router(
                 PREFIX,
                 route_handlers=[

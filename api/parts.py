@@ -2,14 +2,25 @@
 
 import asyncio
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
+from prometheus_client import CollectorRegistry
+
+from api import telemetry
 from commands.passwords import Passwords
 from commands.privacy import Noted
 from ledger.positions import Tokens
 from ledger.store import Ledger, Pool
 from ledger.waker import Waker
 from projections.positions import Reached
+
+
+def _unread() -> telemetry.Http:
+    return telemetry.Http(CollectorRegistry())
+
+
+async def _nothing() -> bytes:
+    return b""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,3 +40,6 @@ class Parts:
     version: str
     stopping: asyncio.Event  # set before the server waits for its connections: streams end then
     not_ready: Callable[[], Sequence[str]] = lambda: ()  # why this process should get no requests yet; empty: it may
+    http: telemetry.Http = dataclasses.field(default_factory=_unread)
+    scrape: Callable[[], Awaitable[bytes]] = _nothing  # all metrics, as Prometheus reads them
+    metrics_token: str | None = None  # what a scraper has to know; None: it has to be on this machine

@@ -74,7 +74,7 @@ def _wrk(url: str, script: str, seconds: int, folder: Path) -> dict[str, float]:
     }
 
 
-def _asked(url: str, body: dict[str, Any], token: str = "") -> dict[str, Any]:
+def asked(url: str, body: dict[str, Any], token: str = "") -> dict[str, Any]:
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
     request = urllib.request.Request(url, json.dumps(body).encode(), headers)
     with urllib.request.urlopen(request) as answer:
@@ -90,7 +90,7 @@ def _free_port() -> int:
 
 
 @contextmanager
-def _served(folder: Path, workers: int) -> Iterator[str]:
+def served(folder: Path, workers: int) -> Iterator[str]:
     """The address of a running `bitnexus serve` with a tenant `shop`."""
     bitnexus = [sys.executable, "-m", "bitnexus"]
     where = ["--data-dir", str(folder / "data")]
@@ -124,10 +124,10 @@ def _served(folder: Path, workers: int) -> Iterator[str]:
 
 
 def _sales(folder: Path, seconds: int, workers: int) -> dict[str, float]:
-    with _served(folder, workers) as url:
+    with served(folder, workers) as url:
         login = {"email": "a@shop.example", "password": PASSWORD, "tenant": "shop"}
-        token = _asked(f"{url}/api/v1/auth/login", login)["access_token"]
-        _asked(f"{url}/api/v1/products", {"sku": "MUG", "name": "Mug", "price": "9.50"}, token)
+        token = asked(f"{url}/api/v1/auth/login", login)["access_token"]
+        asked(f"{url}/api/v1/products", {"sku": "MUG", "name": "Mug", "price": "9.50"}, token)
         script = SALES.replace("TOKEN", token)
         _wrk(f"{url}/api/v1/transactions", script.replace('id .. "-"', 'id .. "-w-"'), 2, folder)  # warm
         return _wrk(f"{url}/api/v1/transactions", script, seconds, folder)

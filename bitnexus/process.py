@@ -10,7 +10,7 @@ from bitnexus import database, stopping
 from bitnexus.installation import Installation
 from commands.passwords import Passwords
 from domain import catalogue
-from ledger import lookups
+from ledger import lookups, telemetry
 from ledger.appender import Appender
 from ledger.codec import Codec
 from ledger.keyring import Keyring, Watcher
@@ -45,10 +45,12 @@ class Process:
 
 
 @asynccontextmanager
-async def running(installation: Installation, *, projecting: bool) -> AsyncIterator[Process]:
+async def running(
+    installation: Installation, *, projecting: bool, appends: telemetry.Appends | None = None
+) -> AsyncIterator[Process]:
     """At the end accepted commands are finished first, then the batches in flight, then connections are let go.
 
-    Raises psycopg.OperationalError, psycopg_pool.PoolTimeout.
+    `appends` is told what the appender does. Raises psycopg.OperationalError, psycopg_pool.PoolTimeout.
     """
     app_url = installation.app_url
     connect_app, connect_projector = database.connector(app_url, "app"), database.connector(app_url, "projector")
@@ -71,7 +73,7 @@ async def running(installation: Installation, *, projecting: bool) -> AsyncItera
         if projecting:
             await runner.start()
             stack.push_async_callback(runner.close)
-        appender = Appender(connect_app, waker)
+        appender = Appender(connect_app, waker, appends)
         await appender.start()
         stack.push_async_callback(_finish, appender)
         looks = await stack.enter_async_context(lookups.running(connect_app, app, codec, keyring))

@@ -11,14 +11,16 @@ from collections import deque
 from collections.abc import Awaitable, Coroutine, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from time import perf_counter
 from typing import NamedTuple
 from uuid import UUID
 
 import psycopg
+from prometheus_client import CollectorRegistry
 from psycopg import errors as pg
 from psycopg.pq.abc import PGresult
 
-from ledger import arrays, chain, errors, lane
+from ledger import arrays, chain, errors, lane, telemetry
 from ledger.waker import Waker
 
 COMMANDS_PER_FLUSH_MAX = 1_000
@@ -116,7 +118,8 @@ class Appender:
     `connect` gives connections of the app role in autocommit.
     """
 
-    def __init__(self, connect: lane.Connect, waker: Waker) -> None:
+    def __init__(self, connect: lane.Connect, waker: Waker, tells: telemetry.Appends | None = None) -> None:
+        self.telemetry = tells or telemetry.Appends(CollectorRegistry())
         self._connect = connect
         self._waker = waker
         self._lane = lane.Lane(connect, STATEMENTS, HEAD_WAIT_MS)
@@ -151,6 +154,11 @@ class Appender:
     def waiting(self) -> int:
         """Commands that are queued."""
         return self._queued
+
+    @property
+    def waiting_bytes(self) -> int:
+        """What they hold, about."""
+        return self._queued_bytes
 
     def submit(self, command: Command) -> "asyncio.Future[Appended]":
         """Queue a command. Its answer is an Appended or an exception of `ledger.errors`, as Ledger.append lists them.
@@ -193,13 +201,15 @@ class Appender:
     def _flush(self, batch: list[_Waiting]) -> None:
         batch.sort(key=lambda waiting: waiting.command.tenant_id.bytes)
         self._in_flight += 1
-        self._call(self._lane, batch).add_done_callback(partial(self._flushed, batch))
+        self._call(self._lane, batch).add_done_callback(partial(self._flushed, batch, perf_counter()))
 
-    def _flushed(self, batch: list[_Waiting], found: "asyncio.Future[PGresult]") -> None:
+    def _flushed(self, batch: list[_Waiting], begun: float, found: "asyncio.Future[PGresult]") -> None:
         if not found.cancelled() and found.exception() is None:
+            self.telemetry.flushed(len(batch), perf_counter() - begun)
             self._answer(batch, found.result())
             self._landed()
         else:
+            self.telemetry.flush_failures.inc()
             self._supervise(self._repair(batch, found), batch).add_done_callback(lambda _: self._landed())
 
     def _landed(self) -> None:

@@ -168,7 +168,11 @@ class Ledger:
             secrets=[appender.SecretValue(s.owner.bytes, s.kind.encode(), s.value) for s in secrets],
             erasures=[subject.bytes for subject in erases],
         )
-        appended = await self._appender.submit(command)
+        try:
+            appended = await self._appender.submit(command)
+        except errors.LedgerError as error:
+            self._appender.telemetry.refused(error)
+            raise
         self.keyring.drop((caller.tenant_id, subject) for subject in erases)
         if appended.outcome is not None:
             return await self._replayed(type(aggregate), caller.tenant_id, appended)

@@ -43,6 +43,8 @@ def test_a_database_of_ones_own_needs_a_key_of_ones_own() -> None:
         ("DATABASE_URL", "postgresql://owner:verysecret@db", "names no database"),
         ("DATABASE_APP_URL", "postgresql://db:port/shop?verysecret", "not a PostgreSQL URL"),
         ("BITNEXUS_DEFAULT_TENANT", "No Slug", "'No Slug'"),
+        ("BITNEXUS_METRICS_TOKEN", "hunter2", "7 characters long"),
+        ("BITNEXUS_METRICS_TOKEN", "hunter2 " + "ü" * 22, "30 characters long"),
         ("BITNEXUS_LOG_LEVEL", "loud", "debug, info, warning, error"),
     ],
 )
@@ -55,9 +57,15 @@ def test_a_value_that_cannot_be_used_is_named_and_a_secret_is_not_shown(name: st
 
 
 def test_settings_in_a_log_show_no_secret() -> None:
-    shown = repr(settings.read({"DATABASE_URL": URL, "DATABASE_APP_URL": URL, "BITNEXUS_MASTER_KEY": KEY}))
+    secrets = {
+        "DATABASE_URL": URL,
+        "DATABASE_APP_URL": URL,
+        "BITNEXUS_MASTER_KEY": KEY,
+        "BITNEXUS_METRICS_TOKEN": KEY[:30],
+    }
+    shown = repr(settings.read(secrets))
     assert "verysecret" not in shown
-    assert KEY not in shown
+    assert KEY[:30] not in shown
 
 
 # The key file
