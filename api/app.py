@@ -13,6 +13,7 @@ from api import (
     errors,
     health,
     ledger,
+    metrics,
     privacy,
     products,
     projections,
@@ -47,6 +48,7 @@ def create_app(parts: Parts) -> Litestar:
             health.health,
             health.ready,
             health.keys,
+            metrics.metrics,
             Router(
                 PREFIX,
                 route_handlers=[
@@ -75,6 +77,7 @@ def create_app(parts: Parts) -> Litestar:
         logging_config=None,  # what fails unexpectedly is logged by `errors`, by the standard library
         on_shutdown=[listeners.close],
         openapi_config=schema.config(parts.version),
+        request_class=asked.HttpRequest,
         request_max_body_size=bodies.BODY_BYTES_MAX,
         return_dto=None,
         state=State(

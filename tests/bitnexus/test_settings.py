@@ -47,6 +47,8 @@ def test_a_database_of_ones_own_needs_a_key_of_ones_own() -> None:
         ("BITNEXUS_ARGON2", "m=1024,t=3,p=4", "at least 19456"),
         ("BITNEXUS_ARGON2", "strong", "'strong'"),
         ("BITNEXUS_HASHES_AT_ONCE", "0", "1 to 99"),
+        ("BITNEXUS_METRICS_TOKEN", "hunter2", "7 characters long"),
+        ("BITNEXUS_METRICS_TOKEN", "hunter2 " + "ü" * 22, "30 characters long"),
         ("BITNEXUS_LOG_LEVEL", "loud", "debug, info, warning, error"),
     ],
 )
@@ -66,9 +68,15 @@ def test_what_a_hash_costs_is_a_setting() -> None:
 
 
 def test_settings_in_a_log_show_no_secret() -> None:
-    shown = repr(settings.read({"DATABASE_URL": URL, "DATABASE_APP_URL": URL, "BITNEXUS_MASTER_KEY": KEY}))
+    secrets = {
+        "DATABASE_URL": URL,
+        "DATABASE_APP_URL": URL,
+        "BITNEXUS_MASTER_KEY": KEY,
+        "BITNEXUS_METRICS_TOKEN": KEY[:30],
+    }
+    shown = repr(settings.read(secrets))
     assert "verysecret" not in shown
-    assert KEY not in shown
+    assert KEY[:30] not in shown
 
 
 # The key file
