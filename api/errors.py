@@ -21,7 +21,7 @@ from commands import passwords, privacy
 from domain import accounts, refusals
 from ledger import errors as ledger_errors
 from ledger import keyring, replay
-from projections import positions, rebuild, sales
+from projections import positions, rebuild, sales, travel
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 1
@@ -95,6 +95,8 @@ TABLE: dict[type[Exception], Kind] = {
     ledger_errors.OutcomeUnknown: UNAVAILABLE,
     positions.ViewBehind: UNAVAILABLE,
     positions.TooManyWaiters: UNAVAILABLE,
+    travel.Crowded: UNAVAILABLE,
+    travel.Undigested: PARKED,
     psycopg_pool.PoolTimeout: UNAVAILABLE,
     psycopg_pool.PoolClosed: UNAVAILABLE,
     psycopg.OperationalError: UNAVAILABLE,

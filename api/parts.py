@@ -13,6 +13,7 @@ from ledger.positions import Tokens
 from ledger.store import Ledger, Pool
 from ledger.waker import Waker
 from projections.positions import Reached
+from projections.travel import Travels
 
 
 def _unread() -> telemetry.Http:
@@ -32,6 +33,7 @@ class Parts:
     pool: Pool  # of the app role, in autocommit
     projector: Pool  # of the projector's role, which sees all tenants: for asking for rebuilds alone
     reached: Reached  # how far the views are
+    travels: Travels  # views as they stood
     waker: Waker
     tokens: Tokens  # positions for outsiders
     signing_seed: bytes  # of the Ed25519 key that access tokens are signed with; 32 bytes, the same on every node

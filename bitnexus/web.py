@@ -8,11 +8,12 @@ from litestar.types import ASGIApp
 from api import app as api_app
 from api import telemetry as api_telemetry
 from api.parts import Parts
-from bitnexus import erasures
+from bitnexus import database, erasures
 from bitnexus.process import Process
 from bitnexus.settings import Settings
 from bitnexus.telemetry import Telemetry
 from ledger.positions import Tokens
+from projections.travel import Travels
 
 SIGNING_SEED = "access token signing seed"
 
@@ -27,6 +28,7 @@ def application(parts: Process, settings: Settings, telemetry: Telemetry, stoppi
             pool=parts.app,
             projector=parts.projector,
             reached=parts.reached,
+            travels=Travels(database.travelling_connector(parts.installation.app_url), parts.source),
             waker=parts.waker,
             tokens=Tokens(master),
             signing_seed=master.derive(SIGNING_SEED),

@@ -10,7 +10,7 @@ from api.parts import Parts
 from bitnexus import database as connections
 from commands import privacy, tenants
 from ledger.positions import Tokens
-from projections import catalogue, positions, runner, stream
+from projections import catalogue, positions, runner, stream, travel
 from tests.api import house
 from tests.api.house import SEED, House, Served
 from tests.world import MASTER, World
@@ -37,6 +37,10 @@ def make_parts(world: World, reached: positions.Reached, default_tenant: str | N
         pool=world.app,
         projector=world.projector,
         reached=reached,
+        travels=travel.Travels(
+            connections.travelling_connector(world.database.app_url),
+            stream.Source(world.ledger.codec, world.ledger.keyring),
+        ),
         waker=world.waker,
         tokens=Tokens(MASTER),
         signing_seed=SEED,
