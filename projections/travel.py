@@ -16,7 +16,7 @@ import psycopg
 from psycopg import AsyncCursor, sql
 from psycopg.rows import TupleRow
 
-from ledger import codec
+from ledger import codec, replay
 from projections import batches, columns, comparison, failures, positions, stream
 from projections.view import Table, View
 
@@ -113,7 +113,7 @@ class Travels:
         """The view as it stood at a position that there is.
 
         `rest`: how many times as long as a batch takes nothing is done after it. Left early or cancelled, nothing is left of
-        it. Raises Crowded at once, Undigested, MasterKeyMissing, and what psycopg raises.
+        it. Raises Crowded at once, PositionBeyond, Undigested, TableMissing, MasterKeyMissing, and what psycopg raises.
         """
         if len(self._running) >= self._running_max or tenant_id in self._running:
             raise Crowded(len(self._running))
@@ -145,7 +145,10 @@ class _Making:
         progress(at, position)
         while at < position:
             begun = loop.time()
-            at = await self._batch(at, min(BATCH_EVENTS, position - at))
+            reached = await self._batch(at, min(BATCH_EVENTS, position - at))
+            if reached == at:  # the database was restored to an earlier moment
+                raise replay.PositionBeyond(position, at)
+            at = reached
             progress(at, position)
             await asyncio.sleep((loop.time() - begun) * rest)
         await self._forget(since)

@@ -113,6 +113,32 @@ def test_a_missing_table_is_said_so(bitnexus: CommandLine, shop: str, database: 
     assert "views.refunds. Run `bitnexus migrate`" in refused(bitnexus, "rebuild", "refunds", "--tenant", "shop")
 
 
+def test_a_version_that_goes_backwards_is_refused(bitnexus: CommandLine, shop: str, database: Database) -> None:
+    """By a release that is older than the rows: neither a rebuild, nor what is new, would be as the newer one wants it."""
+    bitnexus.good("projections", "rebuild", "sales", "--tenant", "shop")
+    with psycopg.connect(database.owner_url, autocommit=True) as owner:
+        owner.execute("UPDATE views.positions SET version = 99 WHERE view = 'sales'")
+        rows = owner.execute("SELECT * FROM views.positions ORDER BY 1, 2, 3").fetchall()
+        said = refused(bitnexus, "rebuild", "sales", "--tenant", "shop")
+        assert "this release has version 1, and what is stored is of version 99" in said
+        assert owner.execute("SELECT * FROM views.positions ORDER BY 1, 2, 3").fetchall() == rows
+
+
+@pytest.mark.parametrize(
+    "command", ["rebuild", "switch", "drop", "parked --view", "retry --reason R", "skip --reason R"]
+)
+def test_an_unknown_view_or_tenant_is_said_so(bitnexus: CommandLine, command: str) -> None:
+    first, *more = command.split()
+    view = more if more == ["--view"] else []
+    options = [] if view else more
+    assert "There is no such view: 'profits'. Give one of products, transactions, refunds, sales." in refused(
+        bitnexus, first, *view, "profits", "--tenant", "platform", *options
+    )
+    assert "There is no tenant with this slug: 'nobody'" in refused(
+        bitnexus, first, *view, "sales", "--tenant", "nobody", *options
+    )
+
+
 def test_what_is_parked_is_shown_retried_and_skipped_with_the_reason_on_record(
     bitnexus: CommandLine, shop: str, database: Database
 ) -> None:

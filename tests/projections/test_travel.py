@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from commands import privacy
-from ledger import codec, ids
+from ledger import codec, ids, replay
 from projections import catalogue, comparison, failures, products, stream, transactions, travel
 from projections.view import Batch, Cursor, View
 from tests.projections.conftest import PATIENCE_S, Connection, project, rows, shown
@@ -193,3 +193,10 @@ async def test_a_view_without_its_table_has_no_past(story: Story, travels: trave
     table = msgspec.structs.replace(products.VIEW.tables[0], name="nowhere")
     with pytest.raises(comparison.TableMissing, match=r"views\.nowhere"):
         await make(travels, msgspec.structs.replace(products.VIEW, tables=(table,)), story.tenant_id, 1)
+
+
+async def test_a_position_that_there_is_not_ends_it(story: Story, travels: travel.Travels) -> None:
+    """Or it would look for the next event for ever."""
+    async with asyncio.timeout(PATIENCE_S):
+        with pytest.raises(replay.PositionBeyond):
+            await make(travels, products.VIEW, story.tenant_id, story.position + 1)
