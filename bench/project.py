@@ -114,7 +114,7 @@ async def _append(ledger: Ledger, tenant_id: UUID, aggregates: Sequence[Aggregat
     await asyncio.gather(*(ledger.append(caller(), aggregate) for aggregate in aggregates))
 
 
-async def _catch_up(app_url: str, source: stream.Source, tenant_id: UUID, views: Sequence[View], head: int) -> float:
+async def catch_up(app_url: str, source: stream.Source, tenant_id: UUID, views: Sequence[View], head: int) -> float:
     """Seconds from an empty view to the head, the runner's start included."""
     connect = database.projecting_connector(app_url)
     async with await connect() as connection:
@@ -164,7 +164,7 @@ async def _measure(app_url: str, events: int, repeats: int) -> dict[str, object]
     source = stream.Source(codec, keyring)
 
     async def rate(*views: View) -> int:
-        seconds = [await _catch_up(app_url, source, tenant_id, views, head) for _ in range(repeats)]
+        seconds = [await catch_up(app_url, source, tenant_id, views, head) for _ in range(repeats)]
         return round(head / statistics.median(seconds))
 
     wanted = next(view for view in catalogue.VIEWS if view.name == "transactions")

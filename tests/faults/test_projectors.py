@@ -17,6 +17,8 @@ BEFORE = 100
 """Commands acknowledged before something befalls the views, and again while it lasts."""
 LEFT_BYTES = 32 * 1024
 """Room that is left to the view: a hundred products."""
+HELD_S = 10.0
+"""The five attempts at an event take 7.5 s (failures.ATTEMPTS): whatever is taken for its fault is parked by then."""
 PATIENCE_S = 60.0
 """A view that has failed for a while is tried again after 30 s at the latest."""
 
@@ -61,9 +63,11 @@ async def until(what: Callable[[], bool]) -> None:
 async def assert_only_it_waits(views: Views, view: str, failure: str) -> None:
     """The view says why and stands still, and has not given up; all others come to where the head is now."""
     await until(lambda: failure in (views.state()[view]["failure"] or ""))
+    await asyncio.sleep(HELD_S)
     head = views.head()
     await until(lambda: all(each["position"] >= head for name, each in views.state().items() if name != view))
     found = views.state()[view]
+    assert failure in found["failure"]
     assert (found["stopped"], found["parked"], found["position"] < head) == (False, 0, True)
 
 
