@@ -91,7 +91,7 @@ def _sales(
         yield sale
 
 
-async def _fill(ledger: Ledger, tenant_id: UUID, events: int) -> int:
+async def fill(ledger: Ledger, tenant_id: UUID, events: int) -> int:
     """The head's position."""
     await ledger.open_stream(tenant_id)
     listed = _products(tenant_id)
@@ -159,7 +159,7 @@ async def _measure(app_url: str, events: int, repeats: int) -> dict[str, object]
     await appends.start()
     connect = database.connector(app_url, "app")
     async with database.pool(app_url, "app", 2) as pool, lookups.running(connect, pool, codec, keyring) as looks:
-        head = await _fill(Ledger(pool, appends, looks, codec, keyring), tenant_id, events)
+        head = await fill(Ledger(pool, appends, looks, codec, keyring), tenant_id, events)
     await appends.close()
     source = stream.Source(codec, keyring)
 

@@ -11,6 +11,9 @@ WORKERS_MAX = 64
 """Each has some 25 connections to the database."""
 JOBS_MAX = 32
 """Tenants rebuilt at one time: each has two connections to the database."""
+SHARE = 33
+"""Percent of the time in which a rebuild works; it rests after each batch for what is left. At all of it a rebuild and the
+database's part in it would have one of two cores, and whoever sells meanwhile would wait."""
 ROWS, ROWS_MAX = 100, 100_000
 """Shown of a table: all of them are in memory, 1 KiB each."""
 CONCURRENCY, CONCURRENCY_MAX = 64, 1_000  # as in bitnexus.retail.run, which is not imported for `--help`
@@ -121,6 +124,13 @@ def _projections(groups: Any) -> None:
     _of_tenants(leaf)
     leaf.add_argument("--compare-only", action="store_true", help="go on reading the old rows; exit 1 if they differ")
     leaf.add_argument("--jobs", type=_jobs, default=1, metavar="N", help="tenants at one time (default %(default)s)")
+    leaf.add_argument(
+        "--share",
+        type=_share,
+        default=SHARE,
+        metavar="PERCENT",
+        help="of its time it works, of each job (default %(default)s)",
+    )
     leaf = _leaf(group, "parked", "repairs.parked", "what views could not digest, and why")
     leaf.add_argument("--view", metavar="VIEW", help="only this one's")
     leaf.add_argument("--tenant", metavar="SLUG", help="only this one's")
@@ -222,6 +232,10 @@ def _concurrency(text: str) -> int:
 
 def _jobs(text: str) -> int:
     return _number(text, 1, JOBS_MAX)
+
+
+def _share(text: str) -> int:
+    return _number(text, 1, 100)
 
 
 def _rows(text: str) -> int:

@@ -58,6 +58,7 @@ def test_rebuild_switch_back_and_drop(bitnexus: CommandLine, shop: str) -> None:
     dropped = bitnexus.good("projections", "drop", "transactions", "--all")
     assert dropped["dropped"] == [{"tenant_id": shop, "generation": 2, "rows": table["rows_after"]}]
     assert "no other generation" in refused(bitnexus, "drop", "transactions", "--tenant", "shop")
+    assert "is not a whole number from 1 to 100" in refused(bitnexus, "rebuild", "transactions", "--share", "0")
     assert (listed(bitnexus, "transactions")["generation"], listed(bitnexus, "transactions")["other"]) == (1, None)
 
 
