@@ -149,6 +149,9 @@ def _repair(leaf: argparse.ArgumentParser) -> None:
         "--originator", type=_uuid, metavar="ID", help="whose events are parked (default: a stopped view)"
     )
     leaf.add_argument("--reason", required=True, metavar="TEXT", help="why; it is recorded in the tenant's ledger")
+    leaf.add_argument(
+        "--account", type=_uuid, metavar="ID", help="whose decision it is, recorded too (default: the command line's)"
+    )
 
 
 def _uuid(text: str) -> UUID:

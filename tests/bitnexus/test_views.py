@@ -146,13 +146,16 @@ def test_what_is_parked_is_shown_retried_and_skipped_with_the_reason_on_record(
     bitnexus.good("projections", "rebuild", "products", "--tenant", "shop")
     bitnexus.good("projections", "drop", "products")
     first, second = _park_two(database, UUID(shop))
+    admin = _only_account(database, UUID(shop))
     found = bitnexus.good("projections", "parked", "--view", "products", "--tenant", "shop")["parked"]
     assert {each["originator_id"] for each in found} == {str(first), str(second)}
     assert {(each["error"], each["events"]) for each in found} == {("ValueError", 1)}
     assert listed(bitnexus, "products")["parked"] == 2
     of = ("products", "--tenant", "shop", "--reason", "the release of today", "--originator")
     assert bitnexus.good("projections", "retry", *of, first)["applied"] == 1
-    assert bitnexus.good("projections", "skip", *of, second)["skipped"] == 1
+    nobody = bitnexus("projections", "skip", *of, second, "--account", shop)
+    assert (nobody.code, "There is no account with the id" in nobody.err) == (2, True)
+    assert bitnexus.good("projections", "skip", *of, second, "--account", admin)["skipped"] == 1
     assert bitnexus.good("projections", "parked")["parked"] == []
     assert "has parked nothing of" in refused(bitnexus, "retry", *of, str(first))
     assert "has not stopped" in refused(bitnexus, "retry", *of[:-1])
@@ -163,10 +166,17 @@ def test_what_is_parked_is_shown_retried_and_skipped_with_the_reason_on_record(
         recorded = [bytes(state) for (state,) in rows]
         left = owner.execute("SELECT product_id FROM views.products").fetchall()
     assert len(recorded) == 2  # what was refused is no repair
-    assert b'"decision":"retry","reason":"the release of today","operator":' in recorded[0]
-    assert b'"decision":"skip"' in recorded[1]
+    assert b'"decision":"retry","reason":"the release of today","operator":"command line"' in recorded[0]
+    assert f'"decision":"skip","reason":"the release of today","operator":"{admin}"'.encode() in recorded[1]
     assert (first,) in left
     assert (second,) not in left
+
+
+def _only_account(database: Database, tenant_id: UUID) -> UUID:
+    with psycopg.connect(database.owner_url, autocommit=True) as owner:
+        query = "SELECT originator_id FROM ledger.events WHERE tenant_id = %s AND topic = 'account.registered'"
+        ((account_id,),) = owner.execute(query, (tenant_id,)).fetchall()
+    return UUID(str(account_id))
 
 
 def _park_two(database: Database, tenant_id: UUID) -> list[UUID]:
