@@ -96,7 +96,6 @@ TABLE: dict[type[Exception], Kind] = {
     positions.ViewBehind: UNAVAILABLE,
     positions.TooManyWaiters: UNAVAILABLE,
     travel.Crowded: UNAVAILABLE,
-    travel.Undigested: PARKED,
     psycopg_pool.PoolTimeout: UNAVAILABLE,
     psycopg_pool.PoolClosed: UNAVAILABLE,
     psycopg.OperationalError: UNAVAILABLE,

@@ -1,7 +1,9 @@
 """Queries of the past: which position is meant by `at`, and work that does not outlive whoever asked for it."""
 
 import asyncio
-from collections.abc import Coroutine
+import logging
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from litestar.types import Receive
@@ -11,6 +13,8 @@ from api.asked import HttpRequest, Reader
 from domain import instants
 from ledger import errors as ledger_errors
 from ledger import replay
+from projections import travel
+from projections.view import View
 
 SECONDS_MAX = 60.0
 """Of one request: at half a core about 1.5 million events."""
@@ -18,6 +22,8 @@ REST = 1.0
 """Times as long as a batch took: a request for the past takes half a core."""
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 
 async def position(reader: Reader, at: str | None) -> int:
@@ -43,20 +49,37 @@ async def position(reader: Reader, at: str | None) -> int:
     return found
 
 
-async def while_asked(request: HttpRequest, work: Coroutine[Any, Any, T]) -> T:
-    """What `work` gives. It is cancelled when the caller leaves, and after SECONDS_MAX. Raises RequestRefused then."""
-    doing = asyncio.create_task(work)
-    leaving = asyncio.create_task(_left(request.receive))
+@asynccontextmanager
+async def stood(reader: Reader, view: View, position: int) -> AsyncIterator[travel.Past]:
+    """The view of the caller's tenant as it stood. Raises RequestRefused, and what `travel.Travels.to` raises."""
     try:
-        await asyncio.wait((doing, leaving), timeout=SECONDS_MAX, return_when=asyncio.FIRST_COMPLETED)
+        async with reader.parts.travels.to(view, reader.tenant_id, position, rest=REST) as found:
+            yield found
+    except travel.Undigested as error:
+        _log.error("A view as it stood, of tenant %s: %s", reader.tenant_id, error)
+        text = "An event up to there cannot be processed, and an operator has to look at it. Ask for an earlier position or time."
+        raise errors.RequestRefused(errors.PARKED, text) from error
+
+
+async def while_asked(request: HttpRequest, reader: Reader, work: Coroutine[Any, Any, T]) -> T:
+    """What `work` gives. It is cancelled when the caller leaves, when the process stops, and after SECONDS_MAX.
+
+    Raises RequestRefused then, and what `work` raises.
+    """
+    doing = asyncio.create_task(work)
+    ends = [asyncio.create_task(_left(request.receive)), asyncio.create_task(reader.parts.stopping.wait())]
+    try:
+        await asyncio.wait((doing, *ends), timeout=SECONDS_MAX, return_when=asyncio.FIRST_COMPLETED)
         if doing.done():
             return doing.result()
+        if reader.parts.stopping.is_set():
+            raise errors.RequestRefused(errors.UNAVAILABLE, "This process stops. Send the request again.")
         text = f"The answer was not there after {SECONDS_MAX:.0f} seconds. Ask for an earlier position, or run `bitnexus projections at`."
         raise errors.RequestRefused(errors.UNAVAILABLE, text)  # nobody hears it who has left
     finally:
-        doing.cancel()
-        leaving.cancel()
-        await asyncio.gather(doing, leaving, return_exceptions=True)
+        for task in (doing, *ends):
+            task.cancel()
+        await asyncio.gather(doing, *ends, return_exceptions=True)
 
 
 async def _left(receive: Receive) -> None:

@@ -82,7 +82,7 @@ class TransactionController(Controller):
             raise errors.RequestRefused(errors.INVALID, text, {"from": [text]})
         if at is not None:
             position = await past.position(reader, at)
-            found = await past.while_asked(request, _summary_at(reader, position, first, last))
+            found = await past.while_asked(request, reader, _summary_at(reader, position, first, last))
         else:
             async with reader.views(sales_view.NAME) as connection:
                 found = await sales_view.summary(connection, reader.tenant_id, first, last)
@@ -150,5 +150,5 @@ class TransactionController(Controller):
 
 
 async def _summary_at(reader: Reader, position: int, first: date | None, last: date | None) -> sales_view.Summary:
-    async with reader.parts.travels.to(sales_view.VIEW, reader.tenant_id, position, rest=past.REST) as stood:
+    async with past.stood(reader, sales_view.VIEW, position) as stood:
         return await sales_view.summary_of(stood, first, last)

@@ -121,3 +121,28 @@ async def test_it_ends_after_a_bounded_time(
     assert "bitnexus projections at" in refused.json()["detail"]
     with psycopg.connect(world.database.owner_url, autocommit=True) as owner:
         await until(lambda: sessions(owner) == 0)
+
+
+@pytest.mark.usefixtures("endless")
+async def test_it_ends_when_the_process_stops(served: Served, a: House) -> None:
+    """A deployment does not wait a minute for it."""
+    asking = asyncio.create_task(served.get(a.admin, PATH, params={"at": 2}))
+    await asyncio.sleep(0.1)
+    served.parts.stopping.set()
+    refused = await asyncio.wait_for(asking, PATIENCE_S)
+    assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
+    assert "Send the request again." in refused.json()["detail"]
+
+
+async def test_an_event_in_the_way_is_an_operators_to_look_at(
+    served: Served, a: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fails(*arguments: object) -> None:
+        raise ValueError("secret@example.com is no price")
+
+    monkeypatch.setattr(travel.batches, "project", fails)
+    refused = await served.get(a.admin, PATH, params={"at": 2})
+    assert (refused.status_code, refused.json()["type"]) == (503, "urn:bitnexus:problem:parked")
+    assert "cannot digest an event from 1 to 2: ValueError" in caplog.text
+    assert "secret" not in refused.text
+    assert "ValueError" not in refused.text
