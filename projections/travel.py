@@ -32,7 +32,6 @@ SINCE: LiteralString = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text"
 ERASED_MEANWHILE: LiteralString = """
 SELECT subject_id FROM ledger.erased_subjects WHERE tenant_id = %(tenant)s AND erased_in >= %(since)s::text::xid8
 """
-_MAKE = "CREATE TEMPORARY TABLE {table} (LIKE views.{table} INCLUDING ALL)"
 
 R = TypeVar("R")
 Progress = Callable[[int, int], None]
@@ -154,9 +153,10 @@ class _Making:
         await self._forget(since)
 
     async def _make_tables(self) -> None:
+        make = sql.SQL("CREATE TEMPORARY TABLE {table} (LIKE views.{table} INCLUDING ALL)")  # of no tenant: no rows
         for table in self._view.tables:
             try:
-                await self._connection.execute(sql.SQL(_MAKE).format(table=sql.Identifier(table.name)))
+                await self._connection.execute(make.format(table=sql.Identifier(table.name)))
             except psycopg.errors.UndefinedTable as error:
                 raise comparison.TableMissing(self._view.name, table.name) from error
 
