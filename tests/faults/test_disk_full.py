@@ -118,7 +118,10 @@ def wait_until_ended(embedded: Embedded) -> None:
     while embedded_user.runs(embedded.data_dir):
         assert time.monotonic() < begun + PATIENCE_S
         if time.monotonic() > begun + COMMIT_S_MAX:
-            with suppress(psycopg.OperationalError), psycopg.connect(embedded.owner_url) as owner:
+            with (
+                suppress(psycopg.OperationalError, psycopg.InternalError),
+                psycopg.connect(embedded.owner_url) as owner,
+            ):
                 owner.execute("SELECT pg_logical_emit_message(true, 'full', repeat('x', %s))", [WITHOUT_LOG_BYTES_MAX])
         time.sleep(POLL_S)
 
