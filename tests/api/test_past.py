@@ -12,7 +12,7 @@ import pytest
 
 from api import past
 from ledger.positions import Tokens
-from projections import travel
+from projections import batches, travel
 from tests.api import house
 from tests.api.house import PATIENCE_S, House, Served
 from tests.world import MASTER, World
@@ -140,7 +140,7 @@ async def test_an_event_in_the_way_is_an_operators_to_look_at(
     async def fails(*arguments: object) -> None:
         raise ValueError("secret@example.com is no price")
 
-    monkeypatch.setattr(travel.batches, "project", fails)
+    monkeypatch.setattr(batches, "project", fails)
     refused = await served.get(a.admin, PATH, params={"at": 2})
     assert (refused.status_code, refused.json()["type"]) == (503, "urn:bitnexus:problem:parked")
     assert "cannot digest an event from 1 to 2: ValueError" in caplog.text
