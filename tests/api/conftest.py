@@ -11,7 +11,7 @@ from bitnexus import database as connections
 from commands import privacy, tenants
 from ledger.positions import Tokens
 from ledger.watch import Watch
-from projections import catalogue, positions, runner, stream
+from projections import catalogue, positions, runner, stream, travel
 from tests.api import house
 from tests.api.house import House, Served
 from tests.world import MASTER, World
@@ -41,6 +41,10 @@ def make_parts(world: World, reached: positions.Reached, default_tenant: str | N
         pool=world.app,
         projector=world.projector,
         reached=reached,
+        travels=travel.Travels(
+            connections.travelling_connector(world.database.app_url),
+            stream.Source(world.ledger.codec, world.ledger.keyring),
+        ),
         waker=world.waker,
         tokens=Tokens(MASTER),
         token_keys=house.keys(),
