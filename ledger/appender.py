@@ -11,10 +11,12 @@ from collections import deque
 from collections.abc import Awaitable, Coroutine, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from operator import attrgetter
 from time import perf_counter
 from typing import NamedTuple
 from uuid import UUID
 
+import msgspec
 import psycopg
 from prometheus_client import CollectorRegistry
 from psycopg import errors as pg
@@ -52,6 +54,7 @@ STATEMENTS = {
     "append_erasing": "AS SELECT * FROM ledger.append_erasing(" + ", ".join(f"${n}" for n in range(1, 23)) + ")",
 }
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+_APPENDED, _REPLAYED = b"\0\0", b"\0\1"  # of the statuses, as they come
 
 
 class Event(NamedTuple):
@@ -93,12 +96,8 @@ class Command(NamedTuple):
     secrets: Sequence[SecretValue] = ()
     erasures: Sequence[bytes] = ()  # subjects whose keys, references and own secrets end with this command
 
-    def size(self) -> int:
-        """Bytes that it holds in the queue, about."""
-        return 200 + len(self.outcome) + sum(len(e.state) + len(e.metadata) + 60 for e in self.events)
 
-
-class Appended(NamedTuple):
+class Appended(msgspec.Struct, frozen=True, gc=False):
     """Where a command stands. `outcome` is the stored one if the command had been appended before, else None."""
 
     position: int
@@ -106,10 +105,14 @@ class Appended(NamedTuple):
     outcome: bytes | None
 
 
-class _Waiting(NamedTuple):
+class _Waiting(msgspec.Struct, frozen=True, gc=False):  # nothing leads from its parts back to it
     command: Command
-    answer: "asyncio.Future[Appended]"
-    size: int
+    answer: asyncio.Future[Appended]
+    size: int  # bytes that it holds in the queue, about
+
+
+_TENANT_NUMBER = attrgetter("command.tenant_id.int")
+"""In the order of the tenants' ids, at half the price of their bytes."""
 
 
 class Appender:
@@ -167,12 +170,12 @@ class Appender:
         """
         if self._closing:
             raise errors.AppenderClosed
-        size = command.size()
+        size = _checked_size(command)
         if self._queued >= QUEUE_COMMANDS_MAX or self._queued_bytes + size > QUEUE_BYTES_MAX:
             raise errors.Overloaded(self._queued)
-        _check(command)
         answer: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
-        self._aside.get(command.tenant_id, self._queue).append(_Waiting(command, answer, size))
+        queue = self._aside.get(command.tenant_id, self._queue) if self._aside else self._queue
+        queue.append(_Waiting(command, answer, size))
         self._queued += 1
         self._queued_bytes += size
         self._wake.set()
@@ -189,8 +192,8 @@ class Appender:
 
     def _take(self, queue: deque[_Waiting], commands_max: int) -> list[_Waiting]:
         batch: list[_Waiting] = []
-        size = 0
-        while queue and len(batch) < min(commands_max, COMMANDS_PER_FLUSH_MAX) and size < BYTES_PER_FLUSH_MAX:
+        size, commands_max = 0, min(commands_max, COMMANDS_PER_FLUSH_MAX)
+        while queue and len(batch) < commands_max and size < BYTES_PER_FLUSH_MAX:
             waiting = queue.popleft()
             size += waiting.size
             batch.append(waiting)
@@ -199,7 +202,7 @@ class Appender:
         return batch
 
     def _flush(self, batch: list[_Waiting]) -> None:
-        batch.sort(key=lambda waiting: waiting.command.tenant_id.bytes)
+        batch.sort(key=_TENANT_NUMBER)
         self._in_flight += 1
         self._call(self._lane, batch).add_done_callback(partial(self._flushed, batch, perf_counter()))
 
@@ -295,37 +298,43 @@ class Appender:
         assert result.ntuples == len(batch)
         self.flushes += 1
         self.commands += len(batch)
-        moved: dict[UUID, int] = {}
-        for row, (command, answer, _) in enumerate(batch):
-            status = int.from_bytes(result.get_value(row, 0) or b"", "big")
-            if status > 1:
+        moved: dict[int, tuple[UUID, int]] = {}
+        value, recorded, recorded_at = result.get_value, b"", _EPOCH
+        for row, waiting in enumerate(batch):
+            command, answer, status = waiting.command, waiting.answer, value(row, 0)
+            if status not in (_APPENDED, _REPLAYED):
                 if not answer.done():
-                    answer.set_exception(_refusal(status, command, result, row))
+                    answer.set_exception(_refusal(int.from_bytes(status or b""), command, result, row))
                 continue
-            appended = _appended(result, row, result.get_value(row, 3) if status == 1 else None)
+            if recorded != (stored := value(row, 2) or b""):  # a tenant's commands in a flush have one time
+                recorded, recorded_at = stored, _time(stored)
+            position = int.from_bytes(value(row, 1) or b"")
             if command.events:  # also of a replay: perhaps by a flush of ours whose answer was lost
-                moved[command.tenant_id] = max(appended.position, moved.get(command.tenant_id, 0))
+                tenant_id = command.tenant_id
+                if tenant_id.int not in moved or moved[tenant_id.int][1] < position:
+                    moved[tenant_id.int] = tenant_id, position
             if not answer.done():
-                answer.set_result(appended)
-        for tenant_id, position in moved.items():
+                answer.set_result(Appended(position, recorded_at, None if status == _APPENDED else value(row, 3)))
+        for tenant_id, position in moved.values():
             self._waker.moved(tenant_id, position)
 
 
-def _check(command: Command) -> None:
-    for event in command.events:
-        if len(event.topic) + len(event.state) + len(event.metadata) + chain.LEAF_BYTES_FIXED > chain.LEAF_BYTES_MAX:
+def _checked_size(command: Command) -> int:
+    """Bytes that it holds in the queue, about. Raises EventTooLarge, ValueError for what the database would refuse anyhow."""
+    size = 200 + len(command.outcome)
+    for _, version, topic, state, metadata in command.events:
+        leaf_bytes = len(topic) + len(state) + len(metadata) + chain.LEAF_BYTES_FIXED
+        if leaf_bytes > chain.LEAF_BYTES_MAX:
             raise errors.EventTooLarge(command.command_id)
-        if not 1 <= event.originator_version <= VERSION_MAX:
-            raise ValueError(f"the version {event.originator_version} is not in 1 … {VERSION_MAX}")
+        if not 1 <= version <= VERSION_MAX:
+            raise ValueError(f"the version {version} is not in 1 … {VERSION_MAX}")
+        size += leaf_bytes
+    return size
 
 
-def _appended(result: PGresult, row: int, outcome: bytes | None) -> Appended:
-    """Of a row in binary: int8, timestamptz as microseconds since 2000."""
-    position, recorded_at = result.get_value(row, 1), result.get_value(row, 2)
-    assert position is not None
-    assert recorded_at is not None
-    microseconds = int.from_bytes(recorded_at, "big", signed=True)
-    return Appended(int.from_bytes(position, "big"), _EPOCH + timedelta(microseconds=microseconds), outcome)
+def _time(stored: bytes) -> datetime:
+    """Of a timestamptz in binary: microseconds since 2000."""
+    return _EPOCH + timedelta(microseconds=int.from_bytes(stored, signed=True))
 
 
 def _refusal(status: int, command: Command, result: PGresult, row: int) -> errors.LedgerError:
@@ -356,16 +365,16 @@ def _settle_with(batch: Sequence[_Waiting], error: Exception) -> None:
 
 def pack(commands: Sequence[Command]) -> list[arrays.PackedArray]:
     """The twenty parameters of `ledger.append`. `commands` are in tenant order."""
-    tenants: dict[UUID, int] = {}
-    c_tenant = [tenants.setdefault(command.tenant_id, len(tenants) + 1) for command in commands]
+    tenants: dict[int, int] = {}  # by number: a UUID is hashed in Python
+    c_tenant = [tenants.setdefault(command.tenant_id.int, len(tenants) + 1) for command in commands]
     events = [event for command in commands for event in command.events]
     originators, versions, topics, states, metadatas = zip(*events, strict=True) if events else ((), (), (), (), ())
     reservations = [(c, r) for c, command in enumerate(commands, 1) for r in command.reservations]
     secrets = [(c, s) for c, command in enumerate(commands, 1) for s in command.secrets]
     return [
-        arrays.UuidArray.of([tenant.bytes for tenant in tenants]),
+        arrays.UuidArray.of([tenant.to_bytes(16) for tenant in tenants]),
         arrays.Int4Array.of(c_tenant),
-        arrays.UuidArray.of([command.command_id.bytes for command in commands]),
+        arrays.UuidArray.of([command.command_id.int.to_bytes(16) for command in commands]),
         arrays.ByteaArray.of([command.fingerprint for command in commands]),
         arrays.ByteaArray.of([command.outcome for command in commands]),
         arrays.Int4Array.of([len(command.events) for command in commands]),
