@@ -133,6 +133,7 @@ class Appender:
         self._in_flight = 0  # flushes without an answer
         self._wake = asyncio.Event()
         self._closing = False
+        self._writes = True  # as far as is known; said once when it changes
         self._task: asyncio.Task[None] | None = None
         self._repairs: set[asyncio.Task[None]] = set()
         self.flushes = 0
@@ -225,7 +226,7 @@ class Appender:
                 await work
             except Exception as error:  # noqa: BLE001  a supervised task's edge: callers are told, the next flush goes on
                 _log.exception("A flush of %d commands failed", len(batch))
-                _settle_with(batch, error)
+                self._settle_with(batch, error)
 
         task = asyncio.create_task(edge(), name="appender-repair")
         self._repairs.add(task)
@@ -255,18 +256,18 @@ class Appender:
                 await self._repair(one, self._call(self._lane, one))
         except (pg.DataError, pg.IntegrityError) as error:
             if len(batch) == 1:
-                _settle_with(batch, error)
+                self._settle_with(batch, error)
                 return
             for waiting in batch:
                 await self._repair([waiting], self._call(self._lane, [waiting]))
-        except (psycopg.Error, lane.Lost) as error:
-            _settle_with(batch, error)
+        except (psycopg.Error, lane.Lost, lane.Closed) as error:
+            self._settle_with(batch, error)
 
     def _set_aside(self, tenant_id: UUID, batch: list[_Waiting]) -> None:
         """A tenant whose head stays locked waits on a connection of its own, so that the others need not."""
         if tenant_id not in self._aside:
             if len(self._aside) == ASIDE_MAX:
-                _settle_with(batch, errors.TenantBusy(tenant_id))
+                self._settle_with(batch, errors.TenantBusy(tenant_id))
                 return
             self._aside[tenant_id] = deque()
             self._supervise(self._wait_aside(tenant_id), batch)
@@ -283,16 +284,25 @@ class Appender:
                 try:
                     self._answer(batch, await self._call(own, batch))
                 except (pg.LockNotAvailable, pg.DeadlockDetected):
-                    _settle_with(batch, errors.TenantBusy(tenant_id))
+                    self._settle_with(batch, errors.TenantBusy(tenant_id))
                 except (pg.DataError, pg.IntegrityError):
                     for waiting in batch:
                         await self._repair([waiting], self._call(own, [waiting]))
-                except (psycopg.Error, lane.Lost) as error:
-                    _settle_with(batch, error)
+                except (psycopg.Error, lane.Lost, lane.Closed) as error:
+                    self._settle_with(batch, error)
         finally:
             self._queue.extend(self._aside.pop(tenant_id))  # none, unless something unforeseen ended this
             self._wake.set()
             await own.close()
+
+    def _settle_with(self, batch: Sequence[_Waiting], error: Exception) -> None:
+        for waiting in batch:
+            told = _told(error, waiting.command)
+            if isinstance(told, errors.NotWritable) and self._writes:
+                self._writes = False
+                _log.error("Commands are refused until the database can write: %s", str(error).partition("\n")[0])
+            if not waiting.answer.done():
+                waiting.answer.set_exception(told)
 
     def _answer(self, batch: list[_Waiting], result: PGresult) -> None:
         assert result.ntuples == len(batch)
@@ -313,6 +323,9 @@ class Appender:
                 tenant_id = command.tenant_id
                 if tenant_id.int not in moved or moved[tenant_id.int][1] < position:
                     moved[tenant_id.int] = tenant_id, position
+            if status == _APPENDED and not self._writes:
+                self._writes = True
+                _log.warning("The database writes again, commands are accepted")
             if not answer.done():
                 answer.set_result(Appended(position, recorded_at, None if status == _APPENDED else value(row, 3)))
         for tenant_id, position in moved.values():
@@ -352,15 +365,11 @@ def _told(error: Exception, command: Command) -> Exception:
     """What a caller is told of an error that is nobody's fault."""
     if isinstance(error, lane.Lost):
         return errors.OutcomeUnknown(command.command_id)
+    if isinstance(error, lane.Closed):
+        return errors.AppenderClosed()
     if isinstance(error, psycopg.OperationalError | pg.ReadOnlySqlTransaction):
         return errors.NotWritable(error.sqlstate or "")
     return error
-
-
-def _settle_with(batch: Sequence[_Waiting], error: Exception) -> None:
-    for waiting in batch:
-        if not waiting.answer.done():
-            waiting.answer.set_exception(_told(error, waiting.command))
 
 
 def pack(commands: Sequence[Command]) -> list[arrays.PackedArray]:
