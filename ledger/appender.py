@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Coroutine, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from functools import partial
 from operator import attrgetter
 from time import perf_counter
@@ -22,7 +22,7 @@ from prometheus_client import CollectorRegistry
 from psycopg import errors as pg
 from psycopg.pq.abc import PGresult
 
-from ledger import arrays, chain, errors, lane, telemetry
+from ledger import arrays, chain, errors, lane, telemetry, told
 from ledger.waker import Waker
 
 COMMANDS_PER_FLUSH_MAX = 1_000
@@ -53,7 +53,6 @@ STATEMENTS = {
     # The same for a flush that erases somebody, of migrations/0006_pre_erasure.sql.
     "append_erasing": "AS SELECT * FROM ledger.append_erasing(" + ", ".join(f"${n}" for n in range(1, 23)) + ")",
 }
-_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _APPENDED, _REPLAYED = b"\0\0", b"\0\1"  # of the statuses, as they come
 
 
@@ -297,27 +296,27 @@ class Appender:
 
     def _settle_with(self, batch: Sequence[_Waiting], error: Exception) -> None:
         for waiting in batch:
-            told = _told(error, waiting.command)
-            if isinstance(told, errors.NotWritable) and self._writes:
+            refusal = told.of_error(error, waiting.command.command_id)
+            if isinstance(refusal, errors.NotWritable) and self._writes:
                 self._writes = False
                 _log.error("Commands are refused until the database can write: %s", str(error).partition("\n")[0])
             if not waiting.answer.done():
-                waiting.answer.set_exception(told)
+                waiting.answer.set_exception(refusal)
 
     def _answer(self, batch: list[_Waiting], result: PGresult) -> None:
         assert result.ntuples == len(batch)
         self.flushes += 1
         self.commands += len(batch)
         moved: dict[int, tuple[UUID, int]] = {}
-        value, recorded, recorded_at = result.get_value, b"", _EPOCH
+        value, recorded, recorded_at = result.get_value, b"", told.EPOCH
         for row, waiting in enumerate(batch):
             command, answer, status = waiting.command, waiting.answer, value(row, 0)
             if status not in (_APPENDED, _REPLAYED):
                 if not answer.done():
-                    answer.set_exception(_refusal(int.from_bytes(status or b""), command, result, row))
+                    answer.set_exception(told.of_row(result, row, command.tenant_id, command.command_id))
                 continue
             if recorded != (stored := value(row, 2) or b""):  # a tenant's commands in a flush have one time
-                recorded, recorded_at = stored, _time(stored)
+                recorded, recorded_at = stored, told.time(stored)
             position = int.from_bytes(value(row, 1) or b"")
             if command.events:  # also of a replay: perhaps by a flush of ours whose answer was lost
                 tenant_id = command.tenant_id
@@ -343,33 +342,6 @@ def _checked_size(command: Command) -> int:
             raise ValueError(f"the version {version} is not in 1 … {VERSION_MAX}")
         size += leaf_bytes
     return size
-
-
-def _time(stored: bytes) -> datetime:
-    """Of a timestamptz in binary: microseconds since 2000."""
-    return _EPOCH + timedelta(microseconds=int.from_bytes(stored, signed=True))
-
-
-def _refusal(status: int, command: Command, result: PGresult, row: int) -> errors.LedgerError:
-    if status == 2:
-        return errors.CommandIdReused(command.command_id)
-    if status == 5:
-        return errors.EventTooLarge(command.command_id)
-    if status == 6:
-        return errors.TenantUnknown(command.tenant_id)
-    kind, owner = result.get_value(row, 4), UUID(bytes=result.get_value(row, 5))
-    return errors.VersionConflict(owner) if status == 3 else errors.ReservationTaken((kind or b"").decode(), owner)
-
-
-def _told(error: Exception, command: Command) -> Exception:
-    """What a caller is told of an error that is nobody's fault."""
-    if isinstance(error, lane.Lost):
-        return errors.OutcomeUnknown(command.command_id)
-    if isinstance(error, lane.Closed):
-        return errors.AppenderClosed()
-    if isinstance(error, psycopg.OperationalError | pg.ReadOnlySqlTransaction):
-        return errors.NotWritable(error.sqlstate or "")
-    return error
 
 
 def pack(commands: Sequence[Command]) -> list[arrays.PackedArray]:
