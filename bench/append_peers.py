@@ -48,8 +48,7 @@ START_S_MAX = 60.0
 TAIL_PAGE = 1_000
 TAIL_PAUSE_S = 0.005
 
-METADATA = append.command(ids.new_id()).events[0].metadata
-STORED = append.STATE + METADATA
+STORED = append.STATE + append.METADATA
 """The stock store has no column for metadata: it is put behind the state, so that both write the same bytes."""
 
 

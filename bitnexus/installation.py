@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 from bitnexus import database, keyfile, schema
@@ -34,8 +34,9 @@ class Installation:
 
 
 @contextmanager
-def opened(settings: Settings, say: Say, *, migrate: bool = False) -> Iterator[Installation]:
+def opened(settings: Settings, say: Say, *, migrate: bool = False, keep: bool = False) -> Iterator[Installation]:
     """The embedded database is in use, and by this process, until the end. `migrate`: do it as the owner in any case.
+    `keep`: start it again whenever it dies.
 
     Raises EmbeddedError, MigrationError, KeyFileUnusable, KeyLost, MasterKeyWrong, MasterKeyOrderWrong, NotMigrated.
     """
@@ -43,10 +44,13 @@ def opened(settings: Settings, say: Say, *, migrate: bool = False) -> Iterator[I
         assert settings.master_key is not None  # settings.read saw to it
         yield _prepared(settings, settings.database_url, MasterKey.parse(settings.master_key), migrate)
         return
-    from bitnexus.embedded import Embedded  # an image for production has no embedded database
+    from bitnexus import keeping  # an image for production has no embedded database
+    from bitnexus.embedded import Embedded
 
     with Embedded(settings.data_dir, say) as embedded:
-        yield _prepared(settings, embedded.owner_url, _ensured_key(settings, embedded.owner_url, say), migrate)
+        made = _prepared(settings, embedded.owner_url, _ensured_key(settings, embedded.owner_url, say), migrate)
+        with keeping.running(embedded) if keep else nullcontext():
+            yield made
 
 
 def key(settings: Settings) -> MasterKey | None:

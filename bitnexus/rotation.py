@@ -16,6 +16,10 @@ from ledger.keys import MasterKey
 
 KEYS_PER_BATCH_MAX = 1_000
 """Each batch is a transaction of its own: who is stopped goes on where it was, and an erasure waits for one batch at most."""
+PASSES_MAX = 5
+"""Each wraps what was made under another key during the one before: a node that still has an older newest key makes more."""
+LOCK_TIMEOUT_MS = 2_000
+"""How long who makes a person's key waits behind this while it waits for a transaction that made some: an import is one."""
 
 COUNT = "SELECT count(*) FROM ledger.subject_keys WHERE master_key_id <> %s"
 NEXT: LiteralString = """
@@ -28,9 +32,13 @@ UPDATE ledger.subject_keys k SET wrapped = x.wrapped, master_key_id = %s
 FROM unnest(%s::uuid[], %s::uuid[], %s::bytea[]) AS x (tenant, subject, wrapped)
 WHERE k.tenant_id = x.tenant AND k.subject_id = x.subject
 """
+# Whoever is making a key at this moment is waited for, so that the next statement sees it, and the others wait.
+LOCK: LiteralString = "LOCK TABLE ledger.subject_keys IN SHARE MODE"
+NAMED = "SELECT DISTINCT master_key_id FROM ledger.subject_keys"
 FORGET: LiteralString = """
 DELETE FROM ledger.master_keys m WHERE m.id <> ALL (%s) RETURNING m.id
 """
+KNOWN = "SELECT id FROM ledger.master_keys ORDER BY created_at DESC, id"
 
 SIGNING_KEYS: LiteralString = """
 SELECT id, extract(epoch FROM signs_from - clock_timestamp())::float8,
@@ -43,7 +51,7 @@ Progress = Callable[[int, int], None]
 
 
 class Rotated(msgspec.Struct, frozen=True):
-    """Ids of master keys: those that must still be given, and those that need not any more."""
+    """Ids of master keys: those that must still be given, newest first, and those that need not any more."""
 
     rewrapped: int
     needed: list[str]
@@ -53,22 +61,52 @@ class Rotated(msgspec.Struct, frozen=True):
 def rotate(owner_url: str, master: MasterKey, progress: Progress = lambda done, total: None) -> Rotated:
     """Every node must have the newest key by now. Done again it does nothing.
 
+    A key under which somebody goes on to make persons' keys, or holds one that is not committed, stays needed: do it again later.
+
     Raises MasterKeyMissing, cryptography's InvalidTag (a wrapped key was tampered with), psycopg.Error.
     """
     done = 0
     with psycopg.connect(owner_url, autocommit=True) as connection:
-        connection.execute("SET ROLE bitnexus_writer")
-        row = connection.execute(COUNT, [master.id]).fetchone()
-        assert row is not None
-        total: int = row[0]
-        progress(done, total)
-        while moved := _batch(connection, master):
-            done += moved
-            progress(done, max(done, total))
-        connection.execute("RESET ROLE")
-        needed = list(dict.fromkeys([master.id, master.root_id]))
-        forgotten = {id for (id,) in connection.execute(FORGET, [needed]).fetchall()}
-    return Rotated(done, needed, sorted({*forgotten, *master.ids} - {*needed}))
+        for passes_left in reversed(range(PASSES_MAX)):
+            done += _rewrap(connection, master, done, progress)
+            forgotten = _forget(connection, master, whole=not passes_left)
+            if forgotten is not None:
+                break
+        needed = [id for (id,) in connection.execute(KNOWN).fetchall()]
+    needed = list(dict.fromkeys([master.id, *needed, master.root_id]))
+    return Rotated(done, needed, sorted({*(forgotten or ()), *master.ids} - {*needed}))
+
+
+def _rewrap(connection: psycopg.Connection[TupleRow], master: MasterKey, before: int, progress: Progress) -> int:
+    done = 0
+    connection.execute("SET ROLE bitnexus_writer")
+    row = connection.execute(COUNT, [master.id]).fetchone()
+    assert row is not None
+    total: int = row[0]
+    if total or not before:
+        progress(before, before + total)
+    while moved := _batch(connection, master):
+        done += moved
+        progress(before + done, before + max(done, total))
+    connection.execute("RESET ROLE")
+    return done
+
+
+def _forget(connection: psycopg.Connection[TupleRow], master: MasterKey, *, whole: bool) -> list[str] | None:
+    """The ids that the database needs no more, as no person's key names them. None: some still do, and it was not `whole`."""
+    try:
+        with connection.transaction():
+            connection.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
+            connection.execute(LOCK)
+            connection.execute("SET LOCAL ROLE bitnexus_writer")  # row-level security lets the owner see none
+            named = {id for (id,) in connection.execute(NAMED).fetchall()}
+            if named - {master.id} and not whole:
+                return None
+            connection.execute("RESET ROLE")
+            kept = [master.id, master.root_id, *named]
+            return [id for (id,) in connection.execute(FORGET, [kept]).fetchall()]
+    except psycopg.errors.LockNotAvailable:
+        return []
 
 
 class SigningKey(msgspec.Struct, frozen=True):

@@ -9,18 +9,20 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Coroutine, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from functools import partial
+from operator import attrgetter
 from time import perf_counter
 from typing import NamedTuple
 from uuid import UUID
 
+import msgspec
 import psycopg
 from prometheus_client import CollectorRegistry
 from psycopg import errors as pg
 from psycopg.pq.abc import PGresult
 
-from ledger import arrays, chain, errors, lane, revocations, telemetry
+from ledger import arrays, chain, errors, lane, revocations, telemetry, told
 from ledger.waker import Waker
 
 COMMANDS_PER_FLUSH_MAX = 1_000
@@ -53,7 +55,7 @@ STATEMENTS = {
     # The same for a flush that ends sessions or suspends a tenant (ledger.append_revoking).
     "append_revoking": "AS SELECT * FROM ledger.append_revoking(" + ", ".join(f"${n}" for n in range(1, 26)) + ")",
 }
-_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+_APPENDED, _REPLAYED = b"\0\0", b"\0\1"  # of the statuses, as they come
 
 
 class Event(NamedTuple):
@@ -96,12 +98,8 @@ class Command(NamedTuple):
     erasures: Sequence[bytes] = ()  # subjects whose keys, references and own secrets end with this command
     revocations: Sequence[tuple[bytes, bool]] = ()  # ids that tokens name; true: counts no more, false: counts again
 
-    def size(self) -> int:
-        """Bytes that it holds in the queue, about."""
-        return 200 + len(self.outcome) + sum(len(e.state) + len(e.metadata) + 60 for e in self.events)
 
-
-class Appended(NamedTuple):
+class Appended(msgspec.Struct, frozen=True, gc=False):
     """Where a command stands. `outcome` is the stored one if the command had been appended before, else None."""
 
     position: int
@@ -109,10 +107,14 @@ class Appended(NamedTuple):
     outcome: bytes | None
 
 
-class _Waiting(NamedTuple):
+class _Waiting(msgspec.Struct, frozen=True, gc=False):  # nothing leads from its parts back to it
     command: Command
-    answer: "asyncio.Future[Appended]"
-    size: int
+    answer: asyncio.Future[Appended]
+    size: int  # bytes that it holds in the queue, about
+
+
+_TENANT_NUMBER = attrgetter("command.tenant_id.int")
+"""In the order of the tenants' ids, at half the price of their bytes."""
 
 
 class Appender:
@@ -133,6 +135,7 @@ class Appender:
         self._in_flight = 0  # flushes without an answer
         self._wake = asyncio.Event()
         self._closing = False
+        self._writes = True  # as far as is known; said once when it changes
         self._task: asyncio.Task[None] | None = None
         self._repairs: set[asyncio.Task[None]] = set()
         self.flushes = 0
@@ -170,12 +173,12 @@ class Appender:
         """
         if self._closing:
             raise errors.AppenderClosed
-        size = command.size()
+        size = _checked_size(command)
         if self._queued >= QUEUE_COMMANDS_MAX or self._queued_bytes + size > QUEUE_BYTES_MAX:
             raise errors.Overloaded(self._queued)
-        _check(command)
         answer: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
-        self._aside.get(command.tenant_id, self._queue).append(_Waiting(command, answer, size))
+        queue = self._aside.get(command.tenant_id, self._queue) if self._aside else self._queue
+        queue.append(_Waiting(command, answer, size))
         self._queued += 1
         self._queued_bytes += size
         self._wake.set()
@@ -192,8 +195,8 @@ class Appender:
 
     def _take(self, queue: deque[_Waiting], commands_max: int) -> list[_Waiting]:
         batch: list[_Waiting] = []
-        size = 0
-        while queue and len(batch) < min(commands_max, COMMANDS_PER_FLUSH_MAX) and size < BYTES_PER_FLUSH_MAX:
+        size, commands_max = 0, min(commands_max, COMMANDS_PER_FLUSH_MAX)
+        while queue and len(batch) < commands_max and size < BYTES_PER_FLUSH_MAX:
             waiting = queue.popleft()
             size += waiting.size
             batch.append(waiting)
@@ -202,7 +205,7 @@ class Appender:
         return batch
 
     def _flush(self, batch: list[_Waiting]) -> None:
-        batch.sort(key=lambda waiting: waiting.command.tenant_id.bytes)
+        batch.sort(key=_TENANT_NUMBER)
         self._in_flight += 1
         self._call(self._lane, batch).add_done_callback(partial(self._flushed, batch, perf_counter()))
 
@@ -225,7 +228,7 @@ class Appender:
                 await work
             except Exception as error:  # noqa: BLE001  a supervised task's edge: callers are told, the next flush goes on
                 _log.exception("A flush of %d commands failed", len(batch))
-                _settle_with(batch, error)
+                self._settle_with(batch, error)
 
         task = asyncio.create_task(edge(), name="appender-repair")
         self._repairs.add(task)
@@ -259,18 +262,18 @@ class Appender:
                 await self._repair(one, self._call(self._lane, one))
         except (pg.DataError, pg.IntegrityError) as error:
             if len(batch) == 1:
-                _settle_with(batch, error)
+                self._settle_with(batch, error)
                 return
             for waiting in batch:
                 await self._repair([waiting], self._call(self._lane, [waiting]))
-        except (psycopg.Error, lane.Lost) as error:
-            _settle_with(batch, error)
+        except (psycopg.Error, lane.Lost, lane.Closed) as error:
+            self._settle_with(batch, error)
 
     def _set_aside(self, tenant_id: UUID, batch: list[_Waiting]) -> None:
         """A tenant whose head stays locked waits on a connection of its own, so that the others need not."""
         if tenant_id not in self._aside:
             if len(self._aside) == ASIDE_MAX:
-                _settle_with(batch, errors.TenantBusy(tenant_id))
+                self._settle_with(batch, errors.TenantBusy(tenant_id))
                 return
             self._aside[tenant_id] = deque()
             self._supervise(self._wait_aside(tenant_id), batch)
@@ -287,92 +290,79 @@ class Appender:
                 try:
                     self._answer(batch, await self._call(own, batch))
                 except (pg.LockNotAvailable, pg.DeadlockDetected):
-                    _settle_with(batch, errors.TenantBusy(tenant_id))
+                    self._settle_with(batch, errors.TenantBusy(tenant_id))
                 except (pg.DataError, pg.IntegrityError):
                     for waiting in batch:
                         await self._repair([waiting], self._call(own, [waiting]))
-                except (psycopg.Error, lane.Lost) as error:
-                    _settle_with(batch, error)
+                except (psycopg.Error, lane.Lost, lane.Closed) as error:
+                    self._settle_with(batch, error)
         finally:
             self._queue.extend(self._aside.pop(tenant_id))  # none, unless something unforeseen ended this
             self._wake.set()
             await own.close()
 
+    def _settle_with(self, batch: Sequence[_Waiting], error: Exception) -> None:
+        for waiting in batch:
+            refusal = told.of_error(error, waiting.command.command_id)
+            if isinstance(refusal, errors.NotWritable) and self._writes:
+                self._writes = False
+                _log.error("Commands are refused until the database can write: %s", str(error).partition("\n")[0])
+            if not waiting.answer.done():
+                waiting.answer.set_exception(refusal)
+
     def _answer(self, batch: list[_Waiting], result: PGresult) -> None:
         assert result.ntuples == len(batch)
         self.flushes += 1
         self.commands += len(batch)
-        moved: dict[UUID, int] = {}
-        for row, (command, answer, _) in enumerate(batch):
-            status = int.from_bytes(result.get_value(row, 0) or b"", "big")
-            if status > 1:
+        moved: dict[int, tuple[UUID, int]] = {}
+        value, recorded, recorded_at = result.get_value, b"", told.EPOCH
+        for row, waiting in enumerate(batch):
+            command, answer, status = waiting.command, waiting.answer, value(row, 0)
+            if status not in (_APPENDED, _REPLAYED):
                 if not answer.done():
-                    answer.set_exception(_refusal(status, command, result, row))
+                    answer.set_exception(told.of_row(result, row, command.tenant_id, command.command_id))
                 continue
-            appended = _appended(result, row, result.get_value(row, 3) if status == 1 else None)
+            if recorded != (stored := value(row, 2) or b""):  # a tenant's commands in a flush have one time
+                recorded, recorded_at = stored, told.time(stored)
+            position = int.from_bytes(value(row, 1) or b"")
             if command.events:  # also of a replay: perhaps by a flush of ours whose answer was lost
-                moved[command.tenant_id] = max(appended.position, moved.get(command.tenant_id, 0))
+                tenant_id = command.tenant_id
+                if tenant_id.int not in moved or moved[tenant_id.int][1] < position:
+                    moved[tenant_id.int] = tenant_id, position
+            if status == _APPENDED and not self._writes:
+                self._writes = True
+                _log.warning("The database writes again, commands are accepted")
             if not answer.done():
-                answer.set_result(appended)
-        for tenant_id, position in moved.items():
+                answer.set_result(Appended(position, recorded_at, None if status == _APPENDED else value(row, 3)))
+        for tenant_id, position in moved.values():
             self._waker.moved(tenant_id, position)
 
 
-def _check(command: Command) -> None:
-    for event in command.events:
-        if len(event.topic) + len(event.state) + len(event.metadata) + chain.LEAF_BYTES_FIXED > chain.LEAF_BYTES_MAX:
+def _checked_size(command: Command) -> int:
+    """Bytes that it holds in the queue, about. Raises EventTooLarge, ValueError for what the database would refuse anyhow."""
+    size = 200 + len(command.outcome)
+    for _, version, topic, state, metadata in command.events:
+        leaf_bytes = len(topic) + len(state) + len(metadata) + chain.LEAF_BYTES_FIXED
+        if leaf_bytes > chain.LEAF_BYTES_MAX:
             raise errors.EventTooLarge(command.command_id)
-        if not 1 <= event.originator_version <= VERSION_MAX:
-            raise ValueError(f"the version {event.originator_version} is not in 1 … {VERSION_MAX}")
-
-
-def _appended(result: PGresult, row: int, outcome: bytes | None) -> Appended:
-    """Of a row in binary: int8, timestamptz as microseconds since 2000."""
-    position, recorded_at = result.get_value(row, 1), result.get_value(row, 2)
-    assert position is not None
-    assert recorded_at is not None
-    microseconds = int.from_bytes(recorded_at, "big", signed=True)
-    return Appended(int.from_bytes(position, "big"), _EPOCH + timedelta(microseconds=microseconds), outcome)
-
-
-def _refusal(status: int, command: Command, result: PGresult, row: int) -> errors.LedgerError:
-    if status == 2:
-        return errors.CommandIdReused(command.command_id)
-    if status == 5:
-        return errors.EventTooLarge(command.command_id)
-    if status == 6:
-        return errors.TenantUnknown(command.tenant_id)
-    kind, owner = result.get_value(row, 4), UUID(bytes=result.get_value(row, 5))
-    return errors.VersionConflict(owner) if status == 3 else errors.ReservationTaken((kind or b"").decode(), owner)
-
-
-def _told(error: Exception, command: Command) -> Exception:
-    """What a caller is told of an error that is nobody's fault."""
-    if isinstance(error, lane.Lost):
-        return errors.OutcomeUnknown(command.command_id)
-    if isinstance(error, psycopg.OperationalError | pg.ReadOnlySqlTransaction):
-        return errors.NotWritable(error.sqlstate or "")
-    return error
-
-
-def _settle_with(batch: Sequence[_Waiting], error: Exception) -> None:
-    for waiting in batch:
-        if not waiting.answer.done():
-            waiting.answer.set_exception(_told(error, waiting.command))
+        if not 1 <= version <= VERSION_MAX:
+            raise ValueError(f"the version {version} is not in 1 … {VERSION_MAX}")
+        size += leaf_bytes
+    return size
 
 
 def pack(commands: Sequence[Command]) -> list[arrays.PackedArray]:
     """The twenty parameters of `ledger.append`. `commands` are in tenant order."""
-    tenants: dict[UUID, int] = {}
-    c_tenant = [tenants.setdefault(command.tenant_id, len(tenants) + 1) for command in commands]
+    tenants: dict[int, int] = {}  # by number: a UUID is hashed in Python
+    c_tenant = [tenants.setdefault(command.tenant_id.int, len(tenants) + 1) for command in commands]
     events = [event for command in commands for event in command.events]
     originators, versions, topics, states, metadatas = zip(*events, strict=True) if events else ((), (), (), (), ())
     reservations = [(c, r) for c, command in enumerate(commands, 1) for r in command.reservations]
     secrets = [(c, s) for c, command in enumerate(commands, 1) for s in command.secrets]
     return [
-        arrays.UuidArray.of([tenant.bytes for tenant in tenants]),
+        arrays.UuidArray.of([tenant.to_bytes(16) for tenant in tenants]),
         arrays.Int4Array.of(c_tenant),
-        arrays.UuidArray.of([command.command_id.bytes for command in commands]),
+        arrays.UuidArray.of([command.command_id.int.to_bytes(16) for command in commands]),
         arrays.ByteaArray.of([command.fingerprint for command in commands]),
         arrays.ByteaArray.of([command.outcome for command in commands]),
         arrays.Int4Array.of([len(command.events) for command in commands]),

@@ -5,7 +5,7 @@ lower bound, then per element i32 length (−1: NULL) and its bytes. All big-end
 """
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 from psycopg.abc import Buffer
@@ -13,7 +13,6 @@ from psycopg.adapt import AdaptersMap, Dumper
 from psycopg.pq import Format
 
 _HEADER = struct.Struct(">iiIii")
-_INT4 = struct.Struct(">ii")
 _INT8 = struct.Struct(">iq")
 _LENGTH = struct.Struct(">i")
 
@@ -50,8 +49,9 @@ class Int4Array(PackedArray):
 
     @classmethod
     def of(cls, items: Sequence[int]) -> "Int4Array":
-        pack = _INT4.pack
-        return cls(len(items), b"".join([pack(4, item) for item in items]))
+        framed = [4] * (2 * len(items))
+        framed[1::2] = items
+        return cls(len(items), struct.pack(f">{len(framed)}i", *framed))
 
 
 class TimestampArray(PackedArray):
@@ -77,9 +77,19 @@ class BoolArray(PackedArray):
         return cls(len(items), b"".join([b"\0\0\0\1\1" if item else b"\0\0\0\1\0" for item in items]))
 
 
-def _variable(items: Iterable[bytes]) -> bytes:
-    pack = _LENGTH.pack
-    return b"".join([part for item in items for part in (pack(len(item)), item)])
+_LENGTHS = [_LENGTH.pack(length) for length in range(2048)]
+"""Of nearly all that is sent; longer ones are packed one by one."""
+
+
+def _variable(items: Sequence[bytes]) -> bytes:
+    try:
+        lengths = [_LENGTHS[len(item)] for item in items]
+    except IndexError:
+        lengths = [_LENGTH.pack(len(item)) for item in items]
+    framed = [b""] * (2 * len(items))
+    framed[::2] = lengths
+    framed[1::2] = items
+    return b"".join(framed)
 
 
 class TextArray(PackedArray):

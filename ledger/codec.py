@@ -66,10 +66,10 @@ _NONCE, _CIPHERTEXT = slice(0, NONCE_BYTES), slice(NONCE_BYTES, None)  # made on
 
 
 class _Field(typing.NamedTuple):
-    """A personal field: its name, also as the associated data has it, and what makes its value of the deciphered JSON."""
+    """A personal field: its name, how the associated data ends, and what makes its value of the deciphered JSON."""
 
     name: str
-    framed: bytes
+    framed: bytes  # topic and name
     decode: Callable[[bytes], Any]
 
 
@@ -84,8 +84,9 @@ class _EventType:
         self.subject: str | None = getattr(cls, "SUBJECT", None)
         hints = {k: v for k, v in typing.get_type_hints(cls, include_extras=True).items() if k in _stored_names(cls)}
         self.names = tuple(hints)
+        framed_topic = chain.framed(self.topic.encode())
         self.fields = tuple(
-            _Field(name, chain.framed(name.encode()), msgspec.json.Decoder(hint).decode)
+            _Field(name, framed_topic + chain.framed(name.encode()), msgspec.json.Decoder(hint).decode)
             for name, hint in hints.items()
             if _is_personal(hint)
         )
@@ -98,7 +99,6 @@ class _EventType:
             raise TypeError(
                 f"{self.topic} names {self.subject!r} as its SUBJECT, which is none of its fields {self.names}."
             )
-        self._framed_topic = chain.framed(self.topic.encode())
         self._struct = self._struct_with(hints, bytes | None)
         self.decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self._struct)
         self._rough: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self._struct_with(hints, msgspec.Raw))
@@ -128,13 +128,6 @@ class _EventType:
         values = {name: getattr(rough, name) for name in (*self.names, "class_version")}
         return self._struct(**values | {name: _ciphertext(values[name]) for name in self.personal})
 
-    def about(self, tenant_id: UUID, subject_id: UUID, originator_id: UUID, version: int) -> bytes:
-        """The associated data of an event's fields, up to the field's name."""
-        subject = subject_id.int.to_bytes(16, "big")  # `bytes` does the same, and takes twice as long
-        originator = subject if originator_id is subject_id else originator_id.int.to_bytes(16, "big")
-        tenant = tenant_id.int.to_bytes(16, "big")
-        return tenant + subject + originator + version.to_bytes(4, "big") + self._framed_topic
-
     def subject_of(self, state: object, originator_id: UUID) -> UUID | None:
         """The person whom the personal fields are about; None if the event has none."""
         if not self.personal or self.subject is None:
@@ -144,6 +137,13 @@ class _EventType:
 
 def _stored_names(cls: type) -> set[str]:
     return set(getattr(cls, "__dataclass_fields__", {})) - _NOT_STORED
+
+
+def _about(tenant_id: UUID, subject_id: UUID, originator_id: UUID, version: int) -> bytes:
+    """The associated data of an event's fields, up to the topic."""
+    subject = subject_id.int.to_bytes(16)  # `bytes` does the same, and takes twice as long
+    originator = subject if originator_id is subject_id else originator_id.int.to_bytes(16)
+    return b"".join((tenant_id.int.to_bytes(16), subject, originator, version.to_bytes(4)))
 
 
 def _is_personal(hint: Any) -> bool:
@@ -216,7 +216,7 @@ class Codec:
         state = {name: attributes[name] for name in known.names}
         subject = known.subject_of(event, event.originator_id)
         if subject is not None:
-            about = known.about(tenant_id, subject, event.originator_id, event.originator_version)
+            about = _about(tenant_id, subject, event.originator_id, event.originator_version)
             for name, framed, _ in known.fields:
                 if state[name] is not None:
                     nonce, clear = os.urandom(NONCE_BYTES), _ENCODER.encode(state[name])
@@ -328,7 +328,7 @@ def _decipher(
     if key is None:
         _mark(known, fields, ERASED)
         return ()
-    decrypt, about = key.decrypt, known.about(tenant_id, subject_id, originator_id, version)
+    decrypt, about = key.decrypt, _about(tenant_id, subject_id, originator_id, version)
     unreadable: Sequence[str] = ()
     for name, framed, decode in known.fields:
         sealed = fields[name]

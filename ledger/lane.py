@@ -50,6 +50,16 @@ class Lost(Exception):
     """The database went away and did not come back in time. The cause is the last attempt's error."""
 
 
+class Closed(Exception):
+    """The lane was closed before this call, which was not sent."""
+
+    def __init__(self, statement: str) -> None:
+        super().__init__(
+            f"{statement} was called on a connection that is closed for good, and was not sent. Make a new lane, or close "
+            "this one after all that use it."
+        )
+
+
 class Lane:
     """Lives from `open` to `close`. All of it is touched by the event loop's thread only.
 
@@ -78,13 +88,15 @@ class Lane:
         self._look: asyncio.TimerHandle | None = None  # while `_pgconn` is there
         self._recovery: asyncio.Task[None] | None = None
         self._pause_s = 0.0  # before the next attempt to connect; none after an answer
+        self._closed = False
 
     async def open(self) -> None:
         """Raises psycopg.OperationalError if the database is not there."""
         await self._establish()
 
     async def close(self) -> None:
-        """Lets the connection go. Calls that have no answer are cancelled."""
+        """Lets the connection go, for good. Calls that have no answer are cancelled."""
+        self._closed = True
         if self._recovery is not None:
             self._recovery.cancel()
             await asyncio.gather(self._recovery, return_exceptions=True)
@@ -93,13 +105,16 @@ class Lane:
             self._calls.popleft().answer.cancel()
 
     def call(self, statement: str, parameters: Sequence[bytes]) -> "asyncio.Future[PGresult]":
-        """Send at once. The answer is in binary, or an exception: psycopg.Error, Lost.
+        """Send at once. The answer is in binary, or an exception: psycopg.Error, Lost, Closed.
 
         After an error with an SQLSTATE nothing was written: the database gave it, and lives. Lost is raised when the database
         did not come back in time; whether the call was executed is not known then. Parameters are in binary, of
         the types that the statement was prepared with.
         """
         call = _Call(statement, parameters, asyncio.get_running_loop().create_future())
+        if self._closed:
+            call.answer.set_exception(Closed(statement))
+            return call.answer
         self._calls.append(call)
         if self._pgconn is not None:
             try:
@@ -144,13 +159,19 @@ class Lane:
 
     def _read(self, pgconn: PGconn) -> None:
         pgconn.consume_input()
+        ended = False
         while self._calls and not pgconn.is_busy():
             result = pgconn.get_result()
             if result is None:
-                continue  # between a call's result and its sync
+                if ended:
+                    raise psycopg.OperationalError(f"libpq knows nothing of {len(self._calls)} calls without an answer")
+                ended = True  # between a call's result and its sync
+                continue
+            ended = False
             call = self._calls[0]
             if result.status == pq.ExecStatus.PIPELINE_SYNC:
-                assert call.result is not None
+                if call.result is None:
+                    raise psycopg.OperationalError("a call came to its end without a result")
                 self._calls.popleft()
                 self._pause_s = 0.0
                 if not call.answer.done():

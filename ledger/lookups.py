@@ -190,8 +190,8 @@ class Lookups:
             self._schedule()
         except asyncio.CancelledError:
             _settle(asks, None, errors.DatabaseAway())
-        except (lane.Lost, psycopg.Error) as error:
-            _settle(asks, None, errors.DatabaseAway() if isinstance(error, lane.Lost) else error)
+        except (lane.Lost, lane.Closed, psycopg.Error) as error:
+            _settle(asks, None, error if isinstance(error, psycopg.Error) else errors.DatabaseAway())
         else:
             _settle(asks, read, None)
 

@@ -28,7 +28,7 @@ def project(arguments: Namespace, settings: Settings, output: Output) -> int:
             stopping.ignore_signals()
 
     with (
-        installation.opened(settings, output.say) as base,
+        installation.opened(settings, output.say, keep=True) as base,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
         runner.run(work(base))

@@ -28,7 +28,7 @@ def serve(arguments: Namespace, settings: Settings, output: Output) -> int:
     try:
         with (
             listening.bind(arguments.host, arguments.port) as listener,
-            installation.opened(settings, _log.info) as base,
+            installation.opened(settings, _log.info, keep=True) as base,
         ):
 
             def ready() -> None:
@@ -71,7 +71,7 @@ def demo(arguments: Namespace, settings: Settings, output: Output) -> int:
         return cli.GOOD
     with (
         listening.bind(arguments.host, arguments.port) as listener,
-        installation.opened(settings, output.say) as base,
+        installation.opened(settings, output.say, keep=True) as base,
     ):
         made = _prepare(base, output)
         url = listening.url(listener)

@@ -95,6 +95,15 @@ class Embedded:
         finally:
             start.close()
 
+    def is_gone(self) -> bool:
+        """Whether no process of a server is left. False also while one starts or ends. Raises OSError."""
+        server = self._lock("server.lock")
+        try:
+            # Shared and for a moment: whoever wants it exclusively meanwhile tries again.
+            return server.take(shared=True)
+        finally:
+            server.close()
+
     def close(self) -> None:
         """Ends the use; who is the last one stops the server and waits for its end. Closing twice is nothing."""
         self._url = None

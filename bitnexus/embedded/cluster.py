@@ -12,6 +12,9 @@ from bitnexus.embedded import errors
 from bitnexus.embedded.processes import Account, Programs
 
 SUPERUSER = "postgres"
+WAL_SEGMENT_MB = 4
+"""A new segment is filled with zeros and synced before a commit goes on: 11 ms for PostgreSQL's 16 MB, 3 ms for this. It happens
+until the first gigabyte is written and old segments are used again: three to four times a second at 60,000 events a second."""
 LOG_TAIL_LINES = 12
 LOG_TAIL_BYTES = 16_384
 
@@ -20,6 +23,9 @@ TUNABLE = {
     "max_connections": "200",
     "shared_buffers": "256MB",
     "wal_compression": "on",
+    # What initdb would give for segments of 16 MB; for smaller ones it gives less in proportion.
+    "min_wal_size": "80MB",
+    "max_wal_size": "1GB",
     "client_connection_check_interval": "1s",  # a backend whose client is gone lets its locks go
     "timezone": "UTC",
     "log_timezone": "UTC",
@@ -98,6 +104,7 @@ def _initdb(programs: Programs, target: Path, locale: str, keep: int) -> None:
         "--builtin-locale=C.UTF-8",
         "--lc-messages=C",
         "--data-checksums",
+        f"--wal-segsize={WAL_SEGMENT_MB}",
         "--auth-local=peer",
         "--auth-host=reject",
         *(f"--set={name}={value}" for name, value in TUNABLE.items()),

@@ -1,8 +1,10 @@
 """Replacing a master key: nobody's data is lost on the way, and the key in between is good for nothing afterwards."""
 
+import asyncio
 import base64
 import uuid
 from collections.abc import Iterator
+from typing import Any
 from uuid import UUID
 
 import psycopg
@@ -23,7 +25,13 @@ SECOND, THIRD = bytes([2] * 32), bytes([3] * 32)
 YEAR_TWO = MasterKey(SECOND, [MASTER])
 YEAR_THREE = MasterKey(THIRD, [MasterKey(SECOND), MASTER])
 AFTER = MasterKey(THIRD, [MASTER])
+THIRD_ID = AFTER.id
 PEOPLE = 5
+PATIENCE_S = 30.0
+WAITING = """
+SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE 'LOCK TABLE%'
+"""
+OPEN_KEY = "SELECT FROM ledger.open_subject_keys(%s, %s, %s, %s)"
 
 
 def command(number: int) -> accounts.Register:
@@ -78,6 +86,71 @@ async def test_the_key_in_between_can_be_thrown_away(world: World, tenant_id: UU
     assert await names(world, tenant_id, people, AFTER) == ["Person 1"]
     with pytest.raises(errors.MasterKeyMissing, match=AFTER.id):
         await names(world, tenant_id, people, YEAR_TWO)
+
+
+async def test_a_key_under_which_somebody_is_being_recorded_is_wrapped_again_before_it_is_forgotten(
+    world: World, tenant_id: UUID
+) -> None:
+    """Thrown away as no longer needed, it would take that person's data with it."""
+    url, person = world.database.owner_url, ids.new_id()
+    for keys in (MASTER, YEAR_TWO, YEAR_THREE):
+        schema.migrate(url, keys)
+    async with world.app.connection() as late:
+        async with late.transaction():
+            await Keyring(YEAR_TWO).make(late, tenant_id, [person])
+            rotating = asyncio.create_task(asyncio.to_thread(rotation.rotate, url, YEAR_THREE))
+            await waits_for_a_lock(url)
+        done = await rotating
+        assert (done.rewrapped, done.needed, done.not_needed) == (1, [THIRD_ID, MASTER.id], [YEAR_TWO.id])
+        assert await Keyring(AFTER).find_as_tenant(late, tenant_id, [person])
+
+
+async def test_a_key_that_may_still_be_in_use_is_not_forgotten(
+    world: World, tenant_id: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An import can hold the keys that it brings for minutes: others are not kept waiting for that, and nothing is lost."""
+    monkeypatch.setattr(rotation, "LOCK_TIMEOUT_MS", 50)
+    url, person = world.database.owner_url, ids.new_id()
+    for keys in (MASTER, YEAR_TWO, YEAR_THREE):
+        schema.migrate(url, keys)
+    async with world.app.connection() as late:
+        async with late.transaction():
+            await Keyring(YEAR_TWO).make(late, tenant_id, [person])
+            done = await asyncio.to_thread(rotation.rotate, url, YEAR_THREE)
+            assert (done.rewrapped, done.needed, done.not_needed) == (0, [THIRD_ID, YEAR_TWO.id, MASTER.id], [])
+        with pytest.raises(schema.MasterKeyWrong, match=YEAR_TWO.id):
+            schema.ensure(None, world.database.app_url, AFTER)
+        assert rotation.rotate(url, YEAR_THREE).not_needed == [YEAR_TWO.id]
+        assert await Keyring(AFTER).find_as_tenant(late, tenant_id, [person])
+
+
+async def test_a_key_under_which_somebody_goes_on_is_not_forgotten(
+    world: World, tenant_id: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node that was not given the newest key yet: each pass finds what it made during the last one."""
+    url = world.database.owner_url
+    for keys in (MASTER, YEAR_TWO, YEAR_THREE):
+        schema.migrate(url, keys)
+    wrapping = rotation._rewrap
+    with connections.connect_sync(world.database.app_url, "app") as node:
+
+        def and_one_more(*arguments: Any) -> int:
+            done = wrapping(*arguments)
+            person = ids.new_id()
+            wrapped = YEAR_TWO.wrap(tenant_id, person, bytes(32))
+            node.execute(OPEN_KEY, (tenant_id, [person], [wrapped], YEAR_TWO.id))
+            return done
+
+        monkeypatch.setattr(rotation, "_rewrap", and_one_more)
+        done = rotation.rotate(url, YEAR_THREE)
+    assert (done.rewrapped, done.needed, done.not_needed) == (4, [THIRD_ID, YEAR_TWO.id, MASTER.id], [])
+    assert wrapped_by(world.database) == {THIRD_ID, YEAR_TWO.id}
+
+
+async def waits_for_a_lock(url: str) -> None:
+    async with asyncio.timeout(PATIENCE_S), await psycopg.AsyncConnection.connect(url, autocommit=True) as owner:
+        while await (await owner.execute(WAITING)).fetchone() is None:  # noqa: ASYNC110  only the server knows
+            await asyncio.sleep(0.01)
 
 
 async def test_keys_of_one_subject_in_two_tenants_stay_apart(world: World, tenant_id: UUID) -> None:

@@ -17,7 +17,7 @@ from psycopg import sql
 from bitnexus.embedded import Embedded, cluster
 
 WAL_SEGMENT_BYTES = 16 * 1024 * 1024
-"""No file of the log is larger: a limit above that hits tables only."""
+"""No file of the log is larger, of any server: a limit above that hits tables only."""
 LEFT_BYTES = 256 * 1024
 """Room that is left when it gets scarce: about 300 commands, so that it ends amidst a load."""
 FILLER_BYTES = 64 * 1024

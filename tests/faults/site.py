@@ -20,8 +20,9 @@ LOG_BYTES_SHOWN = 4_000
 class Site:
     """Runs from `start` to `stop`. Its log goes to a file: into a pipe that nobody reads it would stop writing."""
 
-    def __init__(self, bitnexus: CommandLine, log: Path) -> None:
+    def __init__(self, bitnexus: CommandLine, log: Path, workers: int = 1) -> None:
         self._bitnexus = bitnexus
+        self._workers = workers
         self._log = log
         self._port = 0  # until the first start: then the one it found free
         self._process: subprocess.Popen[str] | None = None
@@ -51,7 +52,7 @@ class Site:
     def _start(self) -> None:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*COMMAND, "serve", "--json", "--port", str(self._port)],
+                [*COMMAND, "serve", "--json", "--port", str(self._port), "--workers", str(self._workers)],
                 env=self._bitnexus.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

@@ -19,7 +19,7 @@ BEFORE = 100
 FULL_S = 1.0
 """How long it stays full after the first refusal."""
 WITHOUT_LOG_BYTES_MAX = 64 * 1024
-"""A file of the write-ahead log has 16 MiB: nearly always the next flush is beyond this, and the one after in any case."""
+"""A file of the write-ahead log has 4 MiB: nearly always the next flush is beyond this, and the one after in any case."""
 COMMIT_S_MAX = 3.0
 """How long an appender has to come to a commit; usually the first one does."""
 APPENDING = "bitnexus app"

@@ -66,6 +66,33 @@ async def test_a_restarted_database_loses_and_doubles_nothing(
         assert site.runs
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_killed_database_is_started_again_and_nothing_is_lost_or_doubled(
+    bitnexus: CommandLine, embedded: Embedded, tmp_path: Path, workers: int
+) -> None:
+    """Nobody else starts it: whoever runs `bitnexus serve` on a machine of their own is not there at night."""
+    chosen, killed_at = random.Random(15), []
+    async with Site(bitnexus, tmp_path / "serve.log", workers) as site, Traffic(site.url) as traffic:
+        for _ in range(KILLS):
+            await traffic.acknowledges(chosen.randint(1, BETWEEN_MAX))
+            await asyncio.sleep(chosen.random() * AMIDST_S_MAX)
+            kill(embedded)
+            killed_at.append(len(traffic.acknowledged))
+        await traffic.acknowledges(BETWEEN_MAX)
+        await traffic.finish()
+        await traffic.assert_stands(bitnexus, f"database killed at {killed_at} acknowledged, {workers} workers")
+        assert traffic.unanswered == 0
+        assert site.runs
+        assert site.log().count("PostgreSQL runs again") == KILLS
+
+
+def kill(embedded: Embedded) -> None:
+    """kill -9 of the postmaster; its children end by themselves."""
+    pid = cluster.pid(embedded.data_dir)
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+
+
 def stop_at_once(embedded: Embedded) -> None:
     """As `pg_ctl stop -m immediate`: no checkpoint, so the next start recovers."""
     pid = cluster.pid(embedded.data_dir)

@@ -373,8 +373,11 @@ def test_recorded_times_never_go_back_though_the_clock_does(app: App, owner: App
     calls.append(app, made(tenant, X))
     future = datetime(2199, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
     owner.execute("UPDATE ledger.heads SET recorded_at = %s WHERE tenant_id = %s", (future, tenant))
-    (answer,) = calls.append(app, made(tenant, Y))
+    (other,) = calls.open_streams(app, 1)
+    answer, of_the_other = calls.append(app, made(tenant, Y), made(other, Y))
     assert answer.recorded_at == future
+    assert of_the_other.recorded_at is not None
+    assert of_the_other.recorded_at < future
     times = owner.execute("SELECT recorded_at FROM ledger.events WHERE tenant_id = %s ORDER BY position", (tenant,))
     first, second = (row[0] for row in times)
     assert first < second == future

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
+import logging
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from uuid import UUID
 
@@ -375,14 +376,18 @@ async def test_a_database_that_stays_away_leaves_the_outcome_unknown_and_the_id_
 
 
 async def test_a_read_only_database_is_an_error_of_each_command_and_not_the_end(
-    bench: Bench, tenant: UUID, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, tenant: UUID, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A failover to a standby: when that is promoted, the same process goes on."""
+    """A failover to a standby: when that is promoted, the same process goes on. The log says each once, not for every command."""
     name = bench.database.name
+    caplog.set_level(logging.WARNING, "ledger.appender")
     await bench.owner.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on".encode())
     await bench.terminate()
-    found = await answers([bench.appender.submit(command(tenant, event())) for _ in range(3)])
-    assert [type(each) for each in found] == [errors.NotWritable] * 3
+    for _ in range(2):
+        found = await answers([bench.appender.submit(command(tenant, event())) for _ in range(3)])
+        assert [type(each) for each in found] == [errors.NotWritable] * 3
     await bench.owner.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only".encode())
     await bench.terminate()
-    assert len(appended(await answers([bench.appender.submit(command(tenant, event()))]))) == 1
+    assert len(appended(await answers([bench.appender.submit(command(tenant, event())) for _ in range(3)]))) == 3
+    said = [record.getMessage() for record in caplog.records if record.name == "ledger.appender"]
+    assert [("refused until" in each, "writes again" in each) for each in said] == [(True, False), (False, True)]

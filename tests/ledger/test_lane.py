@@ -10,7 +10,7 @@ import pytest
 from psycopg import errors as pg
 
 from ledger import lane
-from ledger.lane import Lost
+from ledger.lane import Closed, Lost
 from tests.ledger.lanes import (
     PATIENCE_S,
     Bench,
@@ -202,6 +202,22 @@ async def test_a_connection_that_ends_with_an_answer_is_noticed(bench: Bench) ->
 
 
 @on_both_loops
+async def test_an_answer_that_is_missing_is_asked_for_again(bench: Bench) -> None:
+    """Whoever takes results away, a bug here or in libpq: nobody waits for ever, and nobody gets the answer of another."""
+    async with bench.lane() as calls:
+        for connected, taken in enumerate(("all", "the result"), 2):
+            futures = [calls.call("add_one", int4(n)) for n in range(3)]
+            pgconn = calls._pgconn
+            assert pgconn is not None
+            for _ in range({"all": 9, "the result": 1}[taken]):  # a call has a result, nothing, and a sync
+                while pgconn.is_busy():
+                    pgconn.consume_input()
+                pgconn.get_result()
+            assert await numbers(*futures) == [1, 2, 3], taken
+            assert bench.attempts == connected, taken
+
+
+@on_both_loops
 async def test_an_error_that_ends_the_connection_is_not_told_to_callers(bench: Bench) -> None:
     """A backend that is told to end, one that ends by itself with an error of another class (25P04), errors of class 57."""
     async with bench.lane() as calls:
@@ -303,6 +319,17 @@ async def test_closing_cancels_what_has_no_answer_and_leaves_nothing(bench: Benc
         del calls
         gc.collect()
     assert [str(each.message) for each in warned] == []
+
+
+@on_both_loops
+async def test_a_call_after_the_end_is_refused(bench: Bench) -> None:
+    """A part of the process that outlives its connection: it is told so, no connection is made for it and left over."""
+    async with bench.lane() as calls:
+        await calls.close()
+        (refused,) = await answers([calls.call("add_one", int4(1))])
+        assert isinstance(refused, Closed)
+        assert "add_one" in str(refused)
+        assert bench.attempts == 1
 
 
 @on_both_loops
