@@ -17,6 +17,7 @@ from api import (
     products,
     projections,
     refunds,
+    rights,
     schema,
     tenants,
     tokens,
@@ -33,7 +34,10 @@ PREFIX = "/api/v1"
 
 
 def create_app(parts: Parts) -> Litestar:
-    """An ASGI application with a lifespan. It starts nothing of `parts` and closes nothing of it."""
+    """An ASGI application with a lifespan. It starts nothing of `parts` and closes nothing of it.
+
+    Raises RightUndeclared: a route does not say who may ask it.
+    """
     access_tokens = tokens.AccessTokens(
         parts.token_keys, parts.ledger.revocations, parts.token_issuer, parts.token_audience
     )
@@ -42,7 +46,7 @@ def create_app(parts: Parts) -> Litestar:
     async def provide_parts() -> Parts:
         return parts
 
-    return Litestar(
+    app = Litestar(
         [
             health.health,
             health.ready,
@@ -88,6 +92,8 @@ def create_app(parts: Parts) -> Litestar:
             deep_copy=False,
         ),
     )
+    rights.declared(app)
+    return app
 
 
 async def _say_request_id(message: Message, scope: Scope) -> None:

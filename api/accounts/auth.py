@@ -11,7 +11,7 @@ from api import answers, asked, bodies, errors, rights, tokens
 from api.accounts import devices, meant_tenant, users
 from api.asked import HttpRequest, Sender
 from api.parts import Parts
-from api.rights import may
+from api.rights import may, open_to_all
 from api.routes import post
 from commands import accounts as commands
 from commands import sessions
@@ -60,6 +60,7 @@ class AuthController(Controller):
         operation_id="register",
         operation_class=answers.LogInOperation,
         dto=bodies.named("user", RegisterBody),
+        opt=open_to_all("whoever registers has no account yet"),
     )
     async def register(
         self, data: JSONBody[RegisterBody], request: HttpRequest, parts: NamedDependency[Parts]
@@ -84,6 +85,7 @@ class AuthController(Controller):
         operation_id="logIn",
         operation_class=answers.LogInOperation,
         dto=bodies.named("user", LogInBody),
+        opt=open_to_all("the password says who it is"),
         status_code=200,
     )
     async def log_in(
@@ -101,6 +103,7 @@ class AuthController(Controller):
         operation_id="refresh",
         operation_class=answers.LogInOperation,
         dto=bodies.named("session", RefreshBody),
+        opt=open_to_all("the refresh token says who it is"),
         status_code=200,
     )
     async def refresh(

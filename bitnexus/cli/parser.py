@@ -39,6 +39,7 @@ def parser() -> Parser:
     _persons(groups)
     _audit(groups)
     _keys(groups)
+    _leaf(groups, "rights", "rights.show", "which role may do what")
     return main
 
 

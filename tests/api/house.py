@@ -25,6 +25,7 @@ from ledger import token_keys
 from ledger.revocations import Revocations
 from ledger.store import Ledger
 from ledger.token_keys import TokenKeys
+from projections import catalogue
 from tests.world import MASTER, World, caller
 
 PASSWORD = "correct horse battery"
@@ -113,16 +114,16 @@ async def build(world: World, slug: str) -> House:
     created = await tenant_commands.create(command, caller(tenants.PLATFORM_ID), world.ledger, world.passwords)
     tenant_id = created.aggregate.id
     admin, user, affiliate = [
-        await _person(world, tenant_id, slug, role)
+        await person(world, tenant_id, role, f"{role}@{slug}.test", is_there=role == accounts.Role.ADMIN)
         for role in (accounts.Role.ADMIN, accounts.Role.USER, accounts.Role.AFFILIATE)
     ]
     return House(tenant_id, slug, admin, user, affiliate, world.ledger)
 
 
-async def _person(world: World, tenant_id: UUID, slug: str, role: accounts.Role) -> Person:
-    email = f"{role}@{slug}.test"
-    if role != accounts.Role.ADMIN:
-        register = account_commands.Register(email=email, name=f"{slug} {role}", password=PASSWORD, role=role)
+async def person(world: World, tenant_id: UUID, role: accounts.Role, email: str, *, is_there: bool = False) -> Person:
+    """Somebody with a session; registered first unless `is_there`."""
+    if not is_there:
+        register = account_commands.Register(email=email, name=email.split("@")[0], password=PASSWORD, role=role)
         await account_commands.register(register, caller(tenant_id), world.ledger, world.passwords)
     logged_in = await account_commands.log_in(
         account_commands.LogIn(email=email, password=PASSWORD), caller(tenant_id), world.ledger, world.passwords
@@ -156,7 +157,7 @@ class Served:
     async def views_reach(self, house: House) -> None:
         """Whatever has been recorded is in the views."""
         head = (await self.parts.ledger.head(house.id)).position
-        await self.parts.reached.wait(house.id, ("products", "transactions", "refunds", "sales"), head, PATIENCE_S)
+        await self.parts.reached.wait(house.id, [view.name for view in catalogue.VIEWS], head, PATIENCE_S)
 
 
 @contextlib.asynccontextmanager

@@ -1,8 +1,10 @@
 """Every route declares a right, or stands in the list of those that are open to all."""
 
+from typing import Any
+
 import pytest
-from litestar.handlers import HTTPRouteHandler
-from litestar.routes import HTTPRoute
+from litestar import Controller, Litestar, WebSocket, asgi, get, websocket
+from litestar.types import Receive, Scope, Send
 
 from api import rights
 from tests.api.house import House, Served
@@ -68,24 +70,56 @@ DECLARED = {
 }
 
 
-def routes(served: Served) -> dict[str, HTTPRouteHandler]:
-    return {
-        f"{method} {route.path_format or '/'}": handler
-        for route in served.app.routes
-        if isinstance(route, HTTPRoute)
-        for method, (handler, _) in route.route_handler_map.items()
-        if method != "OPTIONS"
-    }
-
-
 async def test_every_route_declares_its_right(served: Served) -> None:
     """A route that was added without a right would be open to everybody."""
-    declared = {
-        name: [guard.right for guard in handler.guards or () if isinstance(guard, rights.Guard)]
-        for name, handler in routes(served).items()
-    }
-    assert {name for name, found in declared.items() if not found} == OPEN_TO_ALL
-    assert {name: found[0] for name, found in declared.items() if found} == DECLARED
+    found = {name: rights.right_of(handler) for name, handler in rights.declared(served.app).items()}
+    assert {name for name, right in found.items() if right is None} == OPEN_TO_ALL
+    assert {name: right for name, right in found.items() if right is not None} == DECLARED
+
+
+@get("/open")
+async def unguarded() -> None:
+    """A route as somebody in a hurry writes it."""
+
+
+@get("/closed", guards=[rights.may("products:read")])
+async def guarded() -> None:
+    pass
+
+
+@get("/marked", opt=rights.open_to_all("it is a test"))
+async def marked() -> None:
+    pass
+
+
+@websocket("/socket")
+async def unguarded_socket(socket: WebSocket[Any, Any, Any]) -> None:
+    pass
+
+
+@asgi("/files", is_mount=True, copy_scope=True)
+async def unguarded_mount(scope: Scope, receive: Receive, send: Send) -> None:
+    pass
+
+
+@pytest.mark.parametrize("route", [unguarded, unguarded_socket, unguarded_mount])
+def test_an_application_with_a_route_that_declares_nothing_is_refused(route: Any) -> None:
+    """Of whichever kind: it would be open to everybody."""
+    assert len(rights.declared(Litestar([guarded, marked], openapi_config=None))) == 2
+    with pytest.raises(rights.RightUndeclared, match=next(iter(route.paths))):
+        rights.declared(Litestar([guarded, marked, route], openapi_config=None))
+
+
+def test_a_controllers_guard_is_that_of_its_routes() -> None:
+    class Shelf(Controller):
+        guards = [rights.may("products:read")]  # noqa: RUF012  the framework's way
+
+        @get("/shelf")
+        async def show(self) -> None:
+            pass
+
+    found = rights.declared(Litestar([Shelf], openapi_config=None))
+    assert [rights.right_of(handler) for handler in found.values()] == ["products:read"]
 
 
 async def test_what_a_role_lacks_is_forbidden_and_what_it_has_is_not(served: Served, a: House) -> None:
