@@ -22,6 +22,7 @@ from api import (
     tenants,
     tokens,
 )
+from api.accounts.administration import UserAdministration
 from api.accounts.auth import AuthController
 from api.accounts.devices import SessionController
 from api.accounts.users import UserController
@@ -57,6 +58,7 @@ def create_app(parts: Parts) -> Litestar:
                     AuthController,
                     UserController,
                     SessionController,
+                    UserAdministration,
                     privacy.PrivacyController,
                     privacy.BuyerController,
                     tenants.TenantController,

@@ -34,6 +34,7 @@ def parser() -> Parser:
     _demo(groups)
     _leaf(groups, "migrate", "setup.migrate", "apply what the database lacks, as its owner")
     _tenants(groups)
+    _platform(groups)
     _projections(groups)
     _import(groups)
     _persons(groups)
@@ -99,9 +100,18 @@ def _moving(group: Any) -> None:
     leaf.add_argument("--without-keys", action="store_true", help="leave the keys out: persons read as erased for ever")
     leaf = _leaf(group, "admin", "moving.appoint", "give an admin a new password, or make a new admin")
     leaf.add_argument("slug", metavar="SLUG")
+    _admin(leaf)
+
+
+def _admin(leaf: argparse.ArgumentParser) -> None:
     leaf.add_argument("--admin-email", required=True, metavar="E")
     leaf.add_argument("--admin-name", default="Admin", metavar="N", help="of a new one (default %(default)s)")
     leaf.add_argument("--admin-password", required=True, metavar="P", help="- reads it from standard input")
+
+
+def _platform(groups: Any) -> None:
+    group = _group(groups, "platform", "what stands above the tenants")
+    _admin(_leaf(group, "admin", "moving.appoint_super_admin", "give a super admin a new password, or make a new one"))
 
 
 def _projections(groups: Any) -> None:

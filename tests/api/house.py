@@ -123,7 +123,7 @@ async def build(world: World, slug: str) -> House:
 async def person(world: World, tenant_id: UUID, role: accounts.Role, email: str, *, is_there: bool = False) -> Person:
     """Somebody with a session; registered first unless `is_there`."""
     if not is_there:
-        register = account_commands.Register(email=email, name=email.split("@")[0], password=PASSWORD, role=role)
+        register = account_commands.Register(email=email, name=_name(email), password=PASSWORD, role=role)
         await account_commands.register(register, caller(tenant_id), world.ledger, world.passwords)
     logged_in = await account_commands.log_in(
         account_commands.LogIn(email=email, password=PASSWORD), caller(tenant_id), world.ledger, world.passwords
@@ -132,6 +132,11 @@ async def person(world: World, tenant_id: UUID, role: accounts.Role, email: str,
         tenant_id=tenant_id, account_id=logged_in.account.id, role=role, session_id=logged_in.session.aggregate.id
     )
     return Person(logged_in.account.id, email, role, token)
+
+
+def _name(email: str) -> str:
+    local, _, domain = email.partition("@")
+    return f"{domain.split('.')[0]} {local}"
 
 
 class Served:

@@ -17,6 +17,9 @@ BODIES: dict[str, Any] = {
     "refundTransaction": {},
     "eraseBuyer": {"buyer_ref": "17850"},
     "listProduct": {"sku": "MINE", "name": "Mine", "price": "1.00"},
+    "createUser": {"email": "new@alpha.test", "name": "New", "password": "correct horse battery"},
+    "replaceUser": {"name": "taken over", "role": "admin"},
+    "changeUser": {"role": "admin"},
     "recordTransaction": {"lines": [{"sku": "MUG", "quantity": 1}]},
 }
 STREAMS = {"listen"}  # never ends: test_feed has its own test of isolation

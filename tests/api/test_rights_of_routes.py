@@ -29,6 +29,7 @@ OPEN_TO_ALL = {
 MEMBER = {
     "account:read",
     "account:erase",
+    "account:deactivate",
     "session:end",
     "tenants:read",
     "products:read",
@@ -37,10 +38,17 @@ MEMBER = {
 }
 DECLARED = {
     "POST /api/v1/auth/logout": "session:end",
+    "GET /api/v1/users": "accounts:read",
+    "POST /api/v1/users": "accounts:write",
     "GET /api/v1/users/me": "account:read",
     "GET /api/v1/users/me/sessions": "account:read",
     "DELETE /api/v1/users/me/sessions": "session:end",
     "DELETE /api/v1/users/me/sessions/{session_id}": "session:end",
+    "GET /api/v1/users/{user_id}": "account:read",
+    "PUT /api/v1/users/{user_id}": "accounts:write",
+    "PATCH /api/v1/users/{user_id}": "accounts:write",
+    "DELETE /api/v1/users/{user_id}": "account:deactivate",
+    "POST /api/v1/users/{user_id}/reactivation": "accounts:write",
     "GET /api/v1/users/{user_id}/export": "account:read",
     "POST /api/v1/users/{user_id}/erasure": "account:erase",
     "POST /api/v1/buyers/erasure": "accounts:erase",

@@ -35,6 +35,9 @@ BODIES: dict[str, Any] = {
     "refundTransaction": {},
     "eraseBuyer": {"buyer_ref": "17850"},
     "listProduct": {"name": "New", "price": "1.00"},  # with a SKU of its own
+    "createUser": {"name": "New", "password": house.PASSWORD},  # with an address of its own
+    "replaceUser": {"name": "Other", "role": "affiliate"},
+    "changeUser": {"role": "affiliate"},
     "recordTransaction": {"lines": [{"sku": "MUG", "quantity": 1}]},
 }
 FEW = 3
@@ -87,6 +90,8 @@ class Stage:
     def _body(self, operation: str) -> Any:
         if operation == "listProduct":
             return {**BODIES[operation], "sku": f"NEW-{self._made}"}
+        if operation == "createUser":
+            return {**BODIES[operation], "email": f"new-{self._made}@users.test"}
         return BODIES.get(operation)
 
     async def _cast(self, *callers: str) -> Cast:

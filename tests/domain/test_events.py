@@ -45,7 +45,11 @@ def fields(event_class: type[AggregateEvent]) -> dict[str, Any]:
 def test_the_topics_are_these() -> None:
     """A topic that changes makes every stored event of that type unreadable."""
     assert sorted(EVENT_CLASSES) == [
+        "account.deactivated",
+        "account.reactivated",
         "account.registered",
+        "account.renamed",
+        "account.role_changed",
         "person.erased",
         "product.listed",
         "product.renamed",
@@ -105,6 +109,7 @@ def test_personal_fields_have_a_subject(name: str) -> None:
     subject = getattr(EVENT_CLASSES[name], "SUBJECT", None)
     assert personal == {
         "account.registered": {"email", "name"},
+        "account.renamed": {"name"},
         "transaction.recorded": {"buyer_ref"},
         "refund.recorded": {"buyer_ref"},
     }.get(name, set())
