@@ -1,5 +1,6 @@
 """The application: routes, dependencies, errors."""
 
+from collections.abc import Awaitable
 from uuid import UUID
 
 from litestar import Litestar, Router
@@ -8,6 +9,7 @@ from litestar.di import Provide
 from litestar.types import Message, Scope
 
 from api import (
+    api_keys,
     asked,
     bodies,
     errors,
@@ -19,6 +21,7 @@ from api import (
     refunds,
     rights,
     schema,
+    service_accounts,
     tenants,
     tokens,
 )
@@ -44,6 +47,12 @@ def create_app(parts: Parts) -> Litestar:
     )
     listeners = Feed(parts)
 
+    keys = api_keys.ApiKeys(parts.ledger, parts.pool)
+
+    def authenticate(authorization: str | None) -> rights.Who | Awaitable[rights.Who]:
+        key = api_keys.key_of(authorization)
+        return access_tokens.authenticate(authorization) if key is None else keys.authenticate(key)
+
     async def provide_parts() -> Parts:
         return parts
 
@@ -59,6 +68,7 @@ def create_app(parts: Parts) -> Litestar:
                     UserController,
                     SessionController,
                     UserAdministration,
+                    service_accounts.ServiceAccountController,
                     privacy.PrivacyController,
                     privacy.BuyerController,
                     tenants.TenantController,
@@ -87,7 +97,8 @@ def create_app(parts: Parts) -> Litestar:
             {
                 "parts": parts,
                 "access_tokens": access_tokens,
-                "authenticate": access_tokens.authenticate,
+                "api_keys": keys,
+                "authenticate": authenticate,
                 "feed": listeners,
                 "in_flight": set[UUID](),  # ids of commands with an idempotency key, from their request to their answer
             },

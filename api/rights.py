@@ -52,8 +52,10 @@ class Guard:
 
     async def __call__(self, connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
         scope = connection.scope
-        authenticate: Callable[[str | None], Who] = scope["litestar_app"].state["authenticate"]
+        authenticate: Callable[[str | None], Who | Awaitable[Who]] = scope["litestar_app"].state["authenticate"]
         who = authenticate(headers.first(scope, b"authorization"))
+        if not isinstance(who, Who):  # an API key that has to be looked up
+            who = await who
         if self.right not in who.rights:
             raise Forbidden(f"Your role does not have this right: {self.right}. Ask an admin of your tenant.")
         scope["user"] = who

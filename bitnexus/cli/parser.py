@@ -35,6 +35,7 @@ def parser() -> Parser:
     _leaf(groups, "migrate", "setup.migrate", "apply what the database lacks, as its owner")
     _tenants(groups)
     _platform(groups)
+    _service_accounts(groups)
     _projections(groups)
     _import(groups)
     _persons(groups)
@@ -112,6 +113,21 @@ def _admin(leaf: argparse.ArgumentParser) -> None:
 def _platform(groups: Any) -> None:
     group = _group(groups, "platform", "what stands above the tenants")
     _admin(_leaf(group, "admin", "moving.appoint_super_admin", "give a super admin a new password, or make a new one"))
+
+
+def _service_accounts(groups: Any) -> None:
+    group = _group(groups, "service-accounts", "programs with rights and keys of their own")
+    leaf = _leaf(group, "create", "service_accounts.create", "a service account with its first key")
+    leaf.add_argument("--tenant", required=True, metavar="SLUG")
+    leaf.add_argument("--name", required=True, metavar="N")
+    leaf.add_argument(
+        "--scope", required=True, action="append", metavar="RIGHT", help="such as ledger:read; may be given repeatedly"
+    )
+    leaf = _leaf(group, "list", "service_accounts.show", "those that were not closed")
+    leaf.add_argument("--tenant", required=True, metavar="SLUG")
+    leaf = _leaf(group, "close", "service_accounts.close", "let no key of one count any more, for good")
+    leaf.add_argument("id", type=_uuid, metavar="ID")
+    leaf.add_argument("--tenant", required=True, metavar="SLUG")
 
 
 def _projections(groups: Any) -> None:

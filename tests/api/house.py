@@ -14,10 +14,11 @@ import httpx
 import uvicorn
 from litestar import Litestar
 
-from api import tokens
+from api import roles, tokens
 from api.parts import Parts
 from commands import accounts as account_commands
 from commands import products as product_commands
+from commands import service_accounts as service_account_commands
 from commands import tenants as tenant_commands
 from commands import transactions as transaction_commands
 from domain import accounts, products, tenants, transactions
@@ -65,6 +66,13 @@ class Person:
 
 
 @dataclasses.dataclass(frozen=True)
+class Program(Person):
+    """A service account; its token is an API key."""
+
+    key_id: UUID
+
+
+@dataclasses.dataclass(frozen=True)
 class House:
     """A tenant, with someone of each role."""
 
@@ -95,6 +103,13 @@ class House:
         command = transaction_commands.Refund(transaction_id=sale.id, lines=lines)
         receipt = await transaction_commands.refund(command, caller(self.id), self.ledger)
         return list(receipt.aggregate.refunds.values())[-1]
+
+    async def program(self, *scopes: str) -> Program:
+        """A service account with a key."""
+        command = service_account_commands.Create(name="Program", scopes=scopes, may_give=roles.SCOPES)
+        made = await service_account_commands.make(command, caller(self.id), self.ledger)
+        assert made.key is not None
+        return Program(made.receipt.aggregate.id, "", "service", made.key, made.key_id)
 
     async def refunds_the_unknown(self) -> transactions.Refund:
         line = transaction_commands.LineOrdered(sku="OLD", quantity=1, unit_price=Decimal("3.00"))

@@ -1,5 +1,6 @@
 """Every route declares a right, or stands in the list of those that are open to all."""
 
+import re
 from typing import Any
 
 import pytest
@@ -51,6 +52,12 @@ DECLARED = {
     "POST /api/v1/users/{user_id}/reactivation": "accounts:write",
     "GET /api/v1/users/{user_id}/export": "account:read",
     "POST /api/v1/users/{user_id}/erasure": "account:erase",
+    "GET /api/v1/service-accounts": "service_accounts:read",
+    "POST /api/v1/service-accounts": "service_accounts:write",
+    "GET /api/v1/service-accounts/{service_account_id}": "service_accounts:read",
+    "DELETE /api/v1/service-accounts/{service_account_id}": "service_accounts:write",
+    "POST /api/v1/service-accounts/{service_account_id}/keys": "service_accounts:write",
+    "DELETE /api/v1/service-accounts/{service_account_id}/keys/{key_id}": "service_accounts:write",
     "POST /api/v1/buyers/erasure": "accounts:erase",
     "GET /api/v1/tenants/{tenant_id}": "tenants:read",
     "GET /api/v1/products": "products:read",
@@ -145,6 +152,7 @@ async def test_what_a_role_lacks_is_forbidden_and_what_it_has_is_not(served: Ser
             "{session_id}",
         ):
             path = path.replace(parameter, str(a.id))
+        path = re.sub(r"\{\w+_id\}", str(a.id), path)
         assert (await served.client.request(method, path)).status_code == 401
         for person in (a.admin, a.user, a.affiliate):
             if right == "session:end" and "{session_id}" not in name:

@@ -15,9 +15,19 @@ from tests.api import house
 from tests.api.house import House, Person, Served
 from tests.world import World
 
-CALLERS = ("anonymous", "owner", "stranger", "affiliate", "other affiliate", "admin", "super_admin", "foreign admin")
-"""The owner is the buyer of the sale and whose account it is; the affiliate brought the sale; the foreign admin is another
-tenant's."""
+CALLERS = (
+    "anonymous",
+    "owner",
+    "stranger",
+    "affiliate",
+    "other affiliate",
+    "admin",
+    "auditor",
+    "super_admin",
+    "foreign admin",
+)
+"""The owner is the buyer of the sale and whose account it is; the affiliate brought the sale; the auditor is a service account
+with the scope ledger:read; the foreign admin is another tenant's."""
 ROLES = {
     "owner": accounts.Role.USER,
     "stranger": accounts.Role.USER,
@@ -38,6 +48,7 @@ BODIES: dict[str, Any] = {
     "createUser": {"name": "New", "password": house.PASSWORD},  # with an address of its own
     "replaceUser": {"name": "Other", "role": "affiliate"},
     "changeUser": {"role": "affiliate"},
+    "createServiceAccount": {"name": "New", "scopes": ["accounts:read"]},
     "recordTransaction": {"lines": [{"sku": "MUG", "quantity": 1}]},
 }
 FEW = 3
@@ -59,13 +70,14 @@ class Stage:
     def __init__(self, world: World, served: Served, a: House, b: House) -> None:
         self._world, self._served, self._a, self._b = world, served, a, b
         self._shared: Cast | None = None
+        self._auditor: Person | None = None
         self._made = 0
 
     async def open(self) -> None:
         """What every caller of a query is asked about. `MUG` is there for all."""
         await self._a.lists("MUG")
         await self._a.refunds_the_unknown()
-        self._shared = await self._cast(*CALLERS)
+        self._shared = await self._cast(*CALLERS, with_program=True)
         await self._served.views_reach(self._a)
 
     async def row(self, name: str, handler: BaseRouteHandler) -> list[str]:
@@ -75,7 +87,8 @@ class Stage:
     async def _cell(self, name: str, handler: BaseRouteHandler, caller: str) -> str:
         method, path = name.split(" ", 1)
         assert self._shared is not None
-        cast = self._shared if method == "GET" else await self._cast(caller)
+        with_program = "{service_account_id}" in path
+        cast = self._shared if method == "GET" else await self._cast(caller, with_program=with_program)
         for parameter, value in cast.given.items():
             path = path.replace(f"{{{parameter}}}", str(value))
         assert "{" not in path, f"{path} has a parameter of which a cast has nothing: add it in tests/api/walk.py"
@@ -94,7 +107,7 @@ class Stage:
             return {**BODIES[operation], "email": f"new-{self._made}@users.test"}
         return BODIES.get(operation)
 
-    async def _cast(self, *callers: str) -> Cast:
+    async def _cast(self, *callers: str, with_program: bool) -> Cast:
         """These people, and the owner and affiliate of what there is, all with sessions of their own."""
         people = {name: await self._person(name) for name in dict.fromkeys(("owner", "affiliate", *callers))}
         self._made += 1
@@ -113,11 +126,17 @@ class Stage:
             "view": "sales",
             "path": "nothing",
         }
+        if with_program:  # there may be few
+            program = await self._a.program("products:read")
+            given |= {"service_account_id": program.id, "key_id": program.key_id}
         return Cast(people, given)
 
     async def _person(self, name: str) -> Person | None:
         if name == "anonymous":
             return None
+        if name == "auditor":
+            self._auditor = self._auditor or await self._a.program("ledger:read")
+            return self._auditor
         if name == "foreign admin":
             return await house.person(self._world, self._b.id, accounts.Role.ADMIN, f"{ids.new_id()}@beta.test")
         if name == "super_admin":

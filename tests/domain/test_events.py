@@ -57,6 +57,10 @@ def test_the_topics_are_these() -> None:
         "product.retired",
         "refund.recorded",
         "security.refresh_token_replayed",
+        "service_account.closed",
+        "service_account.created",
+        "service_account.key_issued",
+        "service_account.key_revoked",
         "session.refreshed",
         "session.revoked",
         "session.started",
@@ -67,7 +71,7 @@ def test_the_topics_are_these() -> None:
         "view.repaired",
     ]
     assert [vars(each)["TOPIC"] for each in catalogue.AGGREGATES] == [
-        "tenant", "registration", "account", "session", "erasure", "product", "transaction", "refund", "repair",
+        "tenant", "registration", "account", "session", "service_account", "erasure", "product", "transaction", "refund", "repair",
     ]  # fmt: skip
 
 
