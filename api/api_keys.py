@@ -2,13 +2,14 @@
 
 A key that was looked up is believed in for a second; then it is looked up again, by one request for all that come meanwhile. So a
 revoked key counts no more in any process after LOOKED_UP_EVERY_S and the time of one look-up, and a busy one costs a query a second.
+Revocations (`ledger.revocations`, by the key's id) say it sooner, and end the streams that it began.
 """
 
 import asyncio
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from api import rights
@@ -44,17 +45,22 @@ class _Known(NamedTuple):
 class ApiKeys:
     """One an application. Touched by the event loop's thread only."""
 
-    def __init__(self, ledger: Ledger, pool: Pool) -> None:
+    def __init__(self, ledger: Ledger, pool: Pool, check_counts: Callable[[Who], None]) -> None:
         self._ledger = ledger
         self._pool = pool  # the app role's
+        self._check_counts = check_counts  # whether key and tenant still count, as far as is known without a look-up
         self._known: OrderedDict[bytes, _Known] = OrderedDict()  # least recently looked up first
         self._looking: dict[bytes, asyncio.Task[Who]] = {}
 
     def authenticate(self, key: str) -> Who | Awaitable[Who]:
-        """Who it is, at once where that is known. Raises KeyUnauthorized, also when awaited, and then what psycopg raises."""
+        """Who it is, at once where that is known.
+
+        Raises KeyUnauthorized and what `check_counts` raises, also when awaited, and then what psycopg raises.
+        """
         digest = hashlib.sha256(key.encode("utf-8", "replace")).digest()
         known = self._known.get(digest)
         if known is not None and known.until > time.monotonic():
+            self._check_counts(known.who)
             return known.who
         looking = self._looking.get(digest)
         if looking is None:
@@ -62,10 +68,6 @@ class ApiKeys:
             self._looking[digest] = looking
             looking.add_done_callback(lambda task: self._looked_up(digest, task))
         return asyncio.shield(looking)  # whoever goes away takes nobody else's look-up along
-
-    def forget(self) -> None:
-        """What was looked up in this process: for whoever has just revoked a key."""
-        self._known.clear()
 
     def _looked_up(self, digest: bytes, task: "asyncio.Task[Who]") -> None:
         del self._looking[digest]
@@ -87,6 +89,7 @@ class ApiKeys:
             expires_at=int(time.time()) + LISTENS_S_MAX,
             rights=frozenset(found.account.scopes),
         )
+        self._check_counts(who)
         self._known[digest] = _Known(who, asked_at + LOOKED_UP_EVERY_S)
         self._known.move_to_end(digest)
         if len(self._known) > REMEMBERED_MAX:

@@ -6,6 +6,7 @@ from uuid import UUID
 from litestar import Litestar, Router
 from litestar.datastructures import State
 from litestar.di import Provide
+from litestar.handlers.base import BaseRouteHandler
 from litestar.types import Message, Scope
 
 from api import (
@@ -15,6 +16,8 @@ from api import (
     errors,
     health,
     ledger,
+    limits,
+    platform,
     privacy,
     products,
     projections,
@@ -35,6 +38,8 @@ from api.parts import Parts
 from api.transactions.controller import TransactionController
 
 PREFIX = "/api/v1"
+COUNTED = ("products:", "transactions:")
+"""What begins the rights of routes whose commands a limit may stop; never those of accounts and security."""
 
 
 def create_app(parts: Parts) -> Litestar:
@@ -46,8 +51,9 @@ def create_app(parts: Parts) -> Litestar:
         parts.token_keys, parts.ledger.revocations, parts.token_issuer, parts.token_audience
     )
     listeners = Feed(parts)
+    known = limits.TenantsKnown(parts.ledger, parts.pool)
 
-    keys = api_keys.ApiKeys(parts.ledger, parts.pool)
+    keys = api_keys.ApiKeys(parts.ledger, parts.pool, access_tokens.check_counts)
 
     def authenticate(authorization: str | None) -> rights.Who | Awaitable[rights.Who]:
         key = api_keys.key_of(authorization)
@@ -72,6 +78,8 @@ def create_app(parts: Parts) -> Litestar:
                     privacy.PrivacyController,
                     privacy.BuyerController,
                     tenants.TenantController,
+                    tenants.branding,
+                    platform.PlatformController,
                     products.ProductController,
                     TransactionController,
                     refunds.RefundController,
@@ -89,7 +97,7 @@ def create_app(parts: Parts) -> Litestar:
         before_send=[_say_request_id],
         exception_handlers={Exception: errors.answer},
         logging_config=None,  # what fails unexpectedly is logged by `errors`, by the standard library
-        on_shutdown=[listeners.close],
+        on_shutdown=[listeners.close, known.close],
         openapi_config=schema.config(parts.version),
         request_max_body_size=bodies.BODY_BYTES_MAX,
         return_dto=None,
@@ -97,15 +105,19 @@ def create_app(parts: Parts) -> Litestar:
             {
                 "parts": parts,
                 "access_tokens": access_tokens,
-                "api_keys": keys,
                 "authenticate": authenticate,
                 "feed": listeners,
+                "tenants_known": known,
+                "counted": set[
+                    BaseRouteHandler
+                ](),  # the routes whose commands count towards a tenant's events of a day
                 "in_flight": set[UUID](),  # ids of commands with an idempotency key, from their request to their answer
             },
             deep_copy=False,
         ),
     )
-    rights.declared(app)
+    handlers = rights.declared(app).values()
+    app.state["counted"].update(each for each in handlers if (rights.right_of(each) or "").startswith(COUNTED))
     return app
 
 

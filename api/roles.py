@@ -7,6 +7,7 @@ from domain.accounts import Role
 _MEMBERS = frozenset({Role.ADMIN, Role.USER, Role.AFFILIATE})
 _EVERYBODY = _MEMBERS | {Role.SUPER_ADMIN}
 _ADMIN = frozenset({Role.ADMIN})
+_SUPER = frozenset({Role.SUPER_ADMIN})
 _RUNNING = frozenset({Role.ADMIN, Role.SUPER_ADMIN})
 
 
@@ -36,6 +37,9 @@ TABLE: tuple[Right, ...] = (
         scope=False,
     ),
     Right("tenants:read", "read about one's own tenant", _EVERYBODY),
+    Right("tenants:write", "change how the own tenant shows itself, its currency and features", _RUNNING),
+    Right("platform:read", "look into every tenant, and at all together; each look is recorded", _SUPER),
+    Right("platform:write", "make, limit, suspend and resume tenants, give them host names", _SUPER, scope=False),
     Right("products:read", "read the catalogue", _MEMBERS),
     Right("products:write", "list, change and retire products", _ADMIN),
     Right("transactions:read", "read the sales of which one is buyer or affiliate", _MEMBERS),

@@ -5,14 +5,15 @@ from datetime import datetime
 from uuid import UUID
 
 import msgspec
-from litestar import Controller, Response, delete, get, post
+from litestar import Controller, Response
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
 from api import answers, bodies, roles
-from api.asked import HttpRequest, Reader, Sender
+from api.asked import Reader, Sender
 from api.parts import Parts
 from api.rights import Who, may
+from api.routes import delete, get, post
 from commands import service_accounts as commands
 from domain.service_accounts import ServiceAccount as Aggregate
 from ledger import key_uses
@@ -108,13 +109,10 @@ class ServiceAccountController(Controller):
         operation_class=answers.Command,
         guards=[may("service_accounts:write")],
     )
-    async def close(
-        self, service_account_id: FromPath[UUID], sender: NamedDependency[Sender], request: HttpRequest
-    ) -> Response[None]:
+    async def close(self, service_account_id: FromPath[UUID], sender: NamedDependency[Sender]) -> Response[None]:
         """Its keys count no more, for good."""
         command = commands.Close(account_id=service_account_id)
         receipt = await commands.close(command, sender.caller, sender.ledger)
-        request.app.state.api_keys.forget()
         return answers.nothing(sender.shown(receipt.position))
 
     @post(
@@ -140,12 +138,10 @@ class ServiceAccountController(Controller):
         service_account_id: FromPath[UUID],
         key_id: FromPath[UUID],
         sender: NamedDependency[Sender],
-        request: HttpRequest,
     ) -> Response[None]:
         """The key counts no more, within two seconds everywhere. 409 if there is none of that id."""
         command = commands.RevokeKey(account_id=service_account_id, key_id=key_id)
         receipt = await commands.revoke_key(command, sender.caller, sender.ledger)
-        request.app.state.api_keys.forget()
         return answers.nothing(sender.shown(receipt.position))
 
 

@@ -24,6 +24,7 @@ def application(parts: Process, settings: Settings, stopping: asyncio.Event) -> 
             passwords=parts.passwords,
             pool=parts.app,
             projector=parts.projector,
+            platform=parts.platform,
             reached=parts.reached,
             waker=parts.waker,
             tokens=Tokens(master),

@@ -55,9 +55,7 @@ async def appoint(command: Appoint, caller: Caller, ledger: Ledger, passwords: P
     email = accounts.normalise_email(command.email)
     account_id = (await ledger.find(caller.tenant_id, account_commands.EMAIL, [email])).get(email)
     if account_id is None:
-        new = account_commands.Register(
-            email=email, name=command.name, password=command.password, role=command.role
-        )
+        new = account_commands.Register(email=email, name=command.name, password=command.password, role=command.role)
         registered = await account_commands.register(new, caller, ledger, passwords)
         return Appointed(receipt=registered, new_account=True)
     account = await ledger.load(accounts.Account, caller.tenant_id, account_id)

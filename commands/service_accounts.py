@@ -113,7 +113,9 @@ async def revoke_key(command: RevokeKey, caller: Caller, ledger: Ledger) -> Rece
     """The key counts no more in this process at once, in the others within two seconds. Raises NotFound, KeyUnknown, VersionConflict."""
     account = await ledger.load(ServiceAccount, caller.tenant_id, command.account_id)
     account.revoke_key(command.key_id)
-    return await ledger.append(caller, account, secrets=[Secret(command.key_id, key_uses.KIND, None)])
+    return await ledger.append(
+        caller, account, secrets=[Secret(command.key_id, key_uses.KIND, None)], revokes=[command.key_id]
+    )
 
 
 class Close(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,9 +126,12 @@ class Close(msgspec.Struct, frozen=True, kw_only=True):
 async def close(command: Close, caller: Caller, ledger: Ledger) -> Receipt[ServiceAccount]:
     """All its keys count no more. Doing it again changes nothing. Raises NotFound, VersionConflict."""
     account = await ledger.load(ServiceAccount, caller.tenant_id, command.account_id)
-    gone = [Secret(key_id, key_uses.KIND, None) for key_id in account.keys]
+    keys = account.keys
     account.close()
-    return await ledger.append(caller, account, secrets=[*gone, Secret(caller.tenant_id, _kind(account.id), None)])
+    gone = [Secret(key_id, key_uses.KIND, None) for key_id in keys]
+    return await ledger.append(
+        caller, account, secrets=[*gone, Secret(caller.tenant_id, _kind(account.id), None)], revokes=keys
+    )
 
 
 async def all_ids(tenant_id: UUID, ledger: Ledger) -> list[UUID]:

@@ -1,6 +1,6 @@
 """Every aggregate there is: what the ledger's codec can write and read."""
 
-from domain import accounts, privacy, products, repairs, service_accounts, tenants, transactions
+from domain import accounts, looks, privacy, products, repairs, service_accounts, tenants, transactions
 from domain.aggregates import Aggregate
 
 AGGREGATES: tuple[type[Aggregate], ...] = (
@@ -14,4 +14,5 @@ AGGREGATES: tuple[type[Aggregate], ...] = (
     transactions.Transaction,
     transactions.Refund,
     repairs.Repair,
+    looks.Look,
 )

@@ -4,7 +4,7 @@ from typing import Annotated
 from uuid import UUID
 
 import msgspec
-from litestar import Controller, Response, delete, get, post, route
+from litestar import Controller, Response
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
@@ -12,6 +12,7 @@ from api import answers, bodies, cursors
 from api.accounts import users, visibility
 from api.asked import Reader, Sender
 from api.rights import may
+from api.routes import delete, get, post, route
 from commands import accounts as commands
 from commands.accounts import administering
 from domain import accounts

@@ -14,7 +14,7 @@ from api.parts import Parts
 from api.rights import may, open_to_all
 from api.routes import post
 from commands import accounts as commands
-from commands import sessions
+from commands import sessions, tenant_settings
 from domain import tenants
 
 NO_STORE = {"Cache-Control": "no-store"}  # tokens lie in no cache (RFC 6749, 5.1)
@@ -112,6 +112,7 @@ class AuthController(Controller):
         """New tokens for a refresh token, which is good no longer then: using it again ends the session. 409 if it is being used
         at the same moment: whoever does that gets the new ones."""
         tenant_id = sessions.tenant_of(data.refresh_token, parts.ledger)
+        await tenant_settings.check_open(tenant_id, parts.ledger)
         caller, device = asked.nobody(request, tenant_id), devices.of(request)
         logged_in = await sessions.refresh(data.refresh_token, device, caller, parts.ledger, parts.session_limits)
         return _answer(logged_in, tenant_id, request, parts, status=200)

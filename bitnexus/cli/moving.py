@@ -2,8 +2,10 @@
 
 from argparse import Namespace
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
+from rich.table import Table
 from rich.text import Text
 
 from bitnexus import cli, database, erasures, installation
@@ -37,6 +39,15 @@ class KeysContradictory(loop.InputWrong):
 
 def export(arguments: Namespace, settings: Settings, output: Output) -> int:
     """A broken chain is a finding."""
+    exported = exporting_to(arguments, settings, output)
+    if exported is None:
+        return cli.FINDING
+    output.result(*exported)
+    return cli.GOOD
+
+
+def exporting_to(arguments: Namespace, settings: Settings, output: Output) -> tuple[dict[str, Any], Table] | None:
+    """What became of the export, for programs and for people; None if the chain is broken, which was told."""
     phrase = _export_passphrase(arguments)
     path: Path = arguments.file
 
@@ -67,7 +78,7 @@ def export(arguments: Namespace, settings: Settings, output: Output) -> int:
                 )
         except errors.StreamBroken as error:
             output.error(str(error))
-            return cli.FINDING
+            return None
     size = path.stat().st_size
     made = table("tenant", "events", "keys", "bytes", "hash", right=("events", "keys", "bytes"))
     made.add_row(exported.slug, f"{exported.position:,}", f"{exported.keys:,}", f"{size:,}", exported.hash)
@@ -81,8 +92,7 @@ def export(arguments: Namespace, settings: Settings, output: Output) -> int:
         "with_keys": locked is not None,
         "keys": exported.keys,
     }
-    output.result(document, made)
-    return cli.GOOD
+    return document, made
 
 
 def import_tenant(arguments: Namespace, settings: Settings, output: Output) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 import httpx
+import jwt
 import uvicorn
 from litestar import Litestar
 
@@ -59,6 +60,10 @@ class Person:
     email: str
     role: str
     token: str
+
+    @property
+    def session_id(self) -> UUID:
+        return UUID(jwt.decode(self.token, options={"verify_signature": False})["sid"])
 
     @property
     def headers(self) -> dict[str, str]:

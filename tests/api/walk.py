@@ -49,6 +49,16 @@ BODIES: dict[str, Any] = {
     "replaceUser": {"name": "Other", "role": "affiliate"},
     "changeUser": {"role": "affiliate"},
     "createServiceAccount": {"name": "New", "scopes": ["accounts:read"]},
+    "brandTenant": {"name": "Alpha"},
+    "configureTenant": {"currency": "EUR", "flags": []},
+    "createTenant": {
+        "name": "New",
+        "admin_email": "a@new.test",
+        "admin_password": house.PASSWORD,
+    },  # with a slug of its own
+    "limitTenant": {},
+    "changeHosts": {"hosts": ["alpha.example.com"]},
+    "suspendTenant": {"reason": "a test"},
     "recordTransaction": {"lines": [{"sku": "MUG", "quantity": 1}]},
 }
 FEW = 3
@@ -98,11 +108,15 @@ class Stage:
         if operation in STREAMS:
             return str(await begun(self._served.app, path, headers))
         answer = await self._served.client.request(method, path, headers=headers, json=self._body(operation))
+        if operation == "suspendTenant" and answer.status_code == 200:  # the others have to be let in again
+            assert (await self._served.client.delete(path, headers=headers)).status_code == 204
         return shown(answer)
 
     def _body(self, operation: str) -> Any:
         if operation == "listProduct":
             return {**BODIES[operation], "sku": f"NEW-{self._made}"}
+        if operation == "createTenant":
+            return {**BODIES[operation], "slug": f"new-{self._made}"}
         if operation == "createUser":
             return {**BODIES[operation], "email": f"new-{self._made}@users.test"}
         return BODIES.get(operation)
@@ -124,6 +138,7 @@ class Stage:
             "user_id": owner.id,
             "aggregate_id": sale.id,
             "view": "sales",
+            "session_id": owner.session_id,
             "path": "nothing",
         }
         if with_program:  # there may be few

@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 
 from commands import accounts as account_commands
-from commands import admins, privacy, tenants
+from commands import admins, privacy, sessions, tenants
 from commands.accounts import administering
 from domain import accounts
 from domain.tenants import PLATFORM_ID
@@ -21,9 +21,13 @@ async def registered(world: World, tenant_id: UUID, email: str, role: str = "use
     return (await account_commands.register(command, caller(tenant_id), world.ledger, world.passwords)).aggregate
 
 
-async def logs_in(world: World, account: accounts.Account) -> account_commands.LoggedIn:
+async def logs_in(world: World, account: accounts.Account) -> sessions.LoggedIn:
     command = account_commands.LogIn(email=account.email, password=PASSWORD)
     return await account_commands.log_in(command, caller(account.tenant_id), world.ledger, world.passwords)
+
+
+async def refreshed(world: World, tenant_id: UUID, token: str) -> sessions.LoggedIn:
+    return await sessions.refresh(token, sessions.Device(), caller(tenant_id), world.ledger)
 
 
 async def changes(world: World, account: accounts.Account, **what: str) -> accounts.Account:
@@ -42,12 +46,13 @@ async def test_another_role_ends_the_sessions_and_another_name_does_not(world: W
     ann = await registered(world, tenant_id, "ann@a.test", "admin")
     first, second = await logs_in(world, ann), await logs_in(world, ann)
     assert (await changes(world, ann, name="Ann Other")).name == "Ann Other"
-    renewed = await account_commands.refresh(first.refresh_token, caller(tenant_id), world.ledger)
+    renewed = await refreshed(world, tenant_id, first.refresh_token)
     assert (await changes(world, ann, role="user")).role == "user"
     for token in (renewed.refresh_token, second.refresh_token):
-        with pytest.raises(account_commands.RefreshTokenInvalid):
-            await account_commands.refresh(token, caller(tenant_id), world.ledger)
-    assert await account_commands.sessions_of(ann.id, tenant_id, world.ledger) == []
+        with pytest.raises(accounts.SessionRevoked):
+            await refreshed(world, tenant_id, token)
+    assert await sessions.ids(ann.id, tenant_id, world.ledger) == []
+    assert world.ledger.revocations.is_revoked(second.session.aggregate.id)
     session = await world.ledger.load(accounts.Session, tenant_id, second.session.aggregate.id)
     assert session.revoked
     assert (await logs_in(world, ann)).account.role == "user"
@@ -59,8 +64,8 @@ async def test_who_is_deactivated_is_out_until_reactivated(world: World, tenant_
     assert not (await deactivates(world, ann)).active
     with pytest.raises(account_commands.CredentialsWrong):
         await logs_in(world, ann)
-    with pytest.raises(account_commands.RefreshTokenInvalid):
-        await account_commands.refresh(before.refresh_token, caller(tenant_id), world.ledger)
+    with pytest.raises(accounts.SessionRevoked):
+        await refreshed(world, tenant_id, before.refresh_token)
     with pytest.raises(accounts.AccountDeactivated):
         await changes(world, ann, role="affiliate")
     again = administering.Reactivate(account_id=ann.id)
@@ -68,14 +73,15 @@ async def test_who_is_deactivated_is_out_until_reactivated(world: World, tenant_
     assert (await logs_in(world, ann)).account.id == ann.id
 
 
-async def test_a_session_that_began_meanwhile_is_not_renewed(world: World, tenant_id: UUID) -> None:
-    """Its start had loaded the account before it was deactivated."""
+async def test_a_session_that_began_meanwhile_is_refused(world: World, tenant_id: UUID) -> None:
+    """Its password was checked before the account was deactivated."""
     ann = await registered(world, tenant_id, "ann@a.test")
+    await logs_in(world, ann)
+    before = await sessions.fence(ann.id, tenant_id, world.ledger)
     loaded = await world.ledger.load(accounts.Account, tenant_id, ann.id)
     await deactivates(world, ann)
-    late = await account_commands.start_session(loaded, caller(tenant_id), world.ledger)
-    with pytest.raises(account_commands.RefreshTokenInvalid):
-        await account_commands.refresh(late.refresh_token, caller(tenant_id), world.ledger)
+    with pytest.raises(errors.VersionConflict):
+        await account_commands.start_session(loaded, before, sessions.Device(), caller(tenant_id), world.ledger)
 
 
 async def test_deactivating_twice_records_once(world: World, tenant_id: UUID) -> None:

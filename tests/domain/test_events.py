@@ -64,14 +64,22 @@ def test_the_topics_are_these() -> None:
         "session.refreshed",
         "session.revoked",
         "session.started",
+        "tenant.branded",
+        "tenant.closed",
+        "tenant.configured",
         "tenant.created",
+        "tenant.hosts_changed",
+        "tenant.limited",
+        "tenant.looked_into",
         "tenant.registered",
+        "tenant.resumed",
+        "tenant.suspended",
         "transaction.recorded",
         "transaction.refunded",
         "view.repaired",
     ]
     assert [vars(each)["TOPIC"] for each in catalogue.AGGREGATES] == [
-        "tenant", "registration", "account", "session", "service_account", "erasure", "product", "transaction", "refund", "repair",
+        "tenant", "registration", "account", "session", "service_account", "erasure", "product", "transaction", "refund", "repair", "look",
     ]  # fmt: skip
 
 

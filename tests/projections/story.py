@@ -10,7 +10,7 @@ from uuid import UUID
 
 from eventsourcing.domain import Aggregate
 
-from domain import accounts, products, transactions
+from domain import accounts, products, tenants, transactions
 from ledger import appender, ids
 from tests.world import World, caller
 
@@ -31,6 +31,7 @@ class Story:
     tenant_id: UUID
     position: int = 0
     people: list[accounts.Account] = field(default_factory=list)
+    tenant: tenants.Tenant | None = None
     listed: list[products.Product] = field(default_factory=list)
     sales: list[transactions.Transaction] = field(default_factory=list)
     unmatched: list[transactions.Refund] = field(default_factory=list)
@@ -70,6 +71,7 @@ async def append_unknown_topic(world: World, story: Story) -> None:
 def _events(story: Story, count: int, chance: random.Random, subject: UUID) -> Iterator[Aggregate]:
     for _ in range(3):
         yield _product(story)
+    yield _tenant(story)
     for n in range(count - 3):
         at = BEGIN + timedelta(hours=3 * n)
         kind = chance.choice(["product", "change", "sale", "sale", "sale", "refund", "unmatched"])
@@ -86,6 +88,20 @@ def _events(story: Story, count: int, chance: random.Random, subject: UUID) -> I
             yield _unmatched(story, at, subject)
         else:
             yield _sale(story, at, chance, subject)
+
+
+def _tenant(story: Story) -> Aggregate:
+    """The organisation, then something that it decides, and so on."""
+    tenant = story.tenant
+    if tenant is None:
+        tenant = story.tenant = tenants.create(
+            id=story.tenant_id, slug=f"s-{story.tenant_id}", name="Story", currency="GBP"
+        )
+    else:
+        tenant.brand(tenants.Branding(f"Story, {len(story.sales)} sales"))
+        tenant.configure("EUR", ["wishes"])
+        tenant.suspend("told")
+    return tenant
 
 
 def _account(story: Story, turn: int) -> Aggregate:

@@ -12,7 +12,7 @@ from bitnexus import database as connections
 from domain.products import Product
 from ledger import ids
 from ledger.waker import Waker
-from projections import accounts, catalogue, cross_tenant, failures, products, runner, sales, stream, worker
+from projections import accounts, catalogue, cross_tenant, failures, products, runner, sales, stream, tenants, worker
 from projections.view import Batch, Cursor, View
 from tests.projections.conftest import PATIENCE_S, Connection, StartProcess, assert_replay_gives_the_same, rows
 from tests.projections.story import Story, tell
@@ -23,7 +23,7 @@ KILLS = 4
 
 def view_of(project_batch: "Recorder", name: str = "recorded") -> View:
     """A view without rows."""
-    topics = (*products.VIEW.topics, *sales.VIEW.topics, *accounts.VIEW.topics)
+    topics = (*products.VIEW.topics, *sales.VIEW.topics, *accounts.VIEW.topics, *tenants.VIEW.topics)
     return View(name=name, version=1, tables=(), topics=topics, project=project_batch, on_failure=retry_for_ever)
 
 
