@@ -17,6 +17,7 @@ from api import (
     health,
     ledger,
     limits,
+    metrics,
     platform,
     privacy,
     products,
@@ -67,6 +68,7 @@ def create_app(parts: Parts) -> Litestar:
             health.health,
             health.ready,
             health.keys,
+            metrics.metrics,
             Router(
                 PREFIX,
                 route_handlers=[
@@ -99,6 +101,7 @@ def create_app(parts: Parts) -> Litestar:
         logging_config=None,  # what fails unexpectedly is logged by `errors`, by the standard library
         on_shutdown=[listeners.close, known.close],
         openapi_config=schema.config(parts.version),
+        request_class=asked.HttpRequest,
         request_max_body_size=bodies.BODY_BYTES_MAX,
         return_dto=None,
         state=State(

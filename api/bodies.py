@@ -14,7 +14,7 @@ from litestar.dto.data_structures import DTOFieldDefinition
 from litestar.openapi.spec import OpenAPIType, Reference, Schema
 from litestar.typing import FieldDefinition
 
-from api import errors
+from api import errors, headers
 
 BODY_BYTES_MAX = 1024 * 1024
 
@@ -36,7 +36,7 @@ class _Body(AbstractDTO[Any]):
 
     def decode_bytes(self, value: bytes) -> Any:
         """The body's struct. Raises RequestRefused."""
-        content_type = self.asgi_connection.headers.get("content-type", "")
+        content_type = headers.first(self.asgi_connection.scope, b"content-type") or ""
         if _JSON.fullmatch(content_type.strip()) is None:
             raise errors.RequestRefused(
                 errors.MEDIA_TYPE_WRONG,

@@ -67,6 +67,8 @@ async def ready(parts: NamedDependency[Parts]) -> Response[Readiness]:
     waiting_for = list(parts.not_ready())
     if parts.stopping.is_set():
         waiting_for.append("The process is stopping.")
+    if not parts.ledger.revocations.is_known():
+        waiting_for.append("Which sessions have ended is not known.")
     if not await _database_answers(parts):
         waiting_for.append("The database does not answer.")
     body = Readiness(status="not ready" if waiting_for else "ready", waiting_for=waiting_for)

@@ -2,8 +2,11 @@
 
 import asyncio
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
+from prometheus_client import CollectorRegistry
+
+from api import telemetry
 from commands.passwords import Passwords
 from commands.privacy import Noted
 from domain import accounts
@@ -12,6 +15,14 @@ from ledger.store import Ledger, Pool
 from ledger.token_keys import TokenKeys
 from ledger.waker import Waker
 from projections.positions import Reached
+
+
+def _unread() -> telemetry.Http:
+    return telemetry.Http(CollectorRegistry())
+
+
+async def _nothing() -> bytes:
+    return b""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,3 +46,6 @@ class Parts:
     token_audience: str = "bitnexus"
     session_limits: accounts.SessionLimits = accounts.SESSION_LIMITS
     not_ready: Callable[[], Sequence[str]] = lambda: ()  # why this process should get no requests yet; empty: it may
+    http: telemetry.Http = dataclasses.field(default_factory=_unread)
+    scrape: Callable[[], Awaitable[bytes]] = _nothing  # all metrics, as Prometheus reads them
+    metrics_token: str | None = None  # what a scraper has to know; None: it has to be on this machine

@@ -4,6 +4,7 @@ import os
 
 import msgspec
 
+from bitnexus.counting import Slot
 from bitnexus.settings import Settings
 
 READY = b"ready\n"
@@ -15,6 +16,7 @@ class Orders(msgspec.Struct, frozen=True):
 
     settings: Settings
     app_url: str
+    slot: Slot
 
 
 def encoded(orders: Orders) -> bytes:

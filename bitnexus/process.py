@@ -11,7 +11,7 @@ from bitnexus.installation import Installation
 from bitnexus.settings import Hashing
 from commands.passwords import Passwords
 from domain import catalogue
-from ledger import lookups
+from ledger import lookups, telemetry
 from ledger.appender import Appender
 from ledger.codec import Codec
 from ledger.keyring import Keyring, Watcher
@@ -55,11 +55,15 @@ class Process:
 
 @asynccontextmanager
 async def running(
-    installation: Installation, *, projecting: bool, hashing: Hashing = DEFAULT_HASHING
+    installation: Installation,
+    *,
+    projecting: bool,
+    hashing: Hashing = DEFAULT_HASHING,
+    appends: telemetry.Appends | None = None,
 ) -> AsyncIterator[Process]:
     """At the end accepted commands are finished first, then the batches in flight, then connections are let go.
 
-    Raises psycopg.OperationalError, psycopg_pool.PoolTimeout, TokenKeyUnusable.
+    `appends` is told what the appender does. Raises psycopg.OperationalError, psycopg_pool.PoolTimeout, TokenKeyUnusable.
     """
     app_url = installation.app_url
     connect_app, connect_projector = database.connector(app_url, "app"), database.connector(app_url, "projector")
@@ -83,7 +87,7 @@ async def running(
         if projecting:
             await runner.start()
             stack.push_async_callback(runner.close)
-        appender = Appender(connect_app, waker)
+        appender = Appender(connect_app, waker, appends)
         await appender.start()
         stack.push_async_callback(_finish, appender)
         looks = await stack.enter_async_context(lookups.running(connect_app, app, codec, keyring))

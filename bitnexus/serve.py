@@ -13,9 +13,11 @@ from collections.abc import Callable, Iterator
 import uvicorn
 
 from bitnexus import erasures, expiry, process, stopping, web
+from bitnexus.counting import Slot
 from bitnexus.installation import Installation
 from bitnexus.listening import BACKLOG
 from bitnexus.settings import Settings
+from bitnexus.telemetry import Telemetry
 from commands import tenants
 
 WEBSOCKET_BYTES_MAX = 1024 * 1024
@@ -53,8 +55,11 @@ async def serve(
     listener: socket.socket,
     ready: Callable[[], None],
     stops: Callable[[Callable[[], None]], None] = lambda stop: None,
+    slot: Slot | None = None,
 ) -> None:
     """Until SIGTERM or SIGINT, or until what `stops` was given is called. `ready` is called once requests are answered.
+
+    `slot` is where this worker counts, if it is one of several.
 
     Raises CancelledError if it is stopped before that. Afterwards the process is deaf to both signals.
     """
@@ -62,7 +67,7 @@ async def serve(
     assert task is not None
     stopping.on_signal(task.cancel)
     try:
-        await _serve(base, settings, listener, ready, stops)
+        await _serve(base, settings, listener, ready, stops, Telemetry(slot))
     finally:
         stopping.ignore_signals()
 
@@ -73,16 +78,18 @@ async def _serve(
     listener: socket.socket,
     ready: Callable[[], None],
     stops: Callable[[Callable[[], None]], None],
+    telemetry: Telemetry,
 ) -> None:
-    async with process.running(base, projecting=True, hashing=settings.hashing) as parts:
+    async with process.running(base, projecting=True, hashing=settings.hashing, appends=telemetry.appends) as parts:
         await tenants.ensure_platform(parts.ledger)
         await erasures.apply(parts, erasures.of(settings))  # a restored backup may know whom it should not
         streams_end = asyncio.Event()
-        server = Server(_config(web.application(parts, settings, streams_end), settings), streams_end, ready)
+        app = web.application(parts, settings, telemetry, streams_end)
+        server = Server(_config(app, settings), streams_end, ready)
         stops(server.stop)
         gc.collect()
         gc.freeze()  # what start-up made stays for good: the collector need not walk it again and again
-        async with expiry.running(parts.projector):
+        async with expiry.running(parts.projector), telemetry.watching(parts):
             await server.serve([listener])
 
 

@@ -27,6 +27,9 @@ SESSION_DAYS_MAX = 400
 CLAIM_CHARACTERS_MAX = 200
 """A token has to stay below what is looked at of one (api/tokens.py)."""
 
+METRICS_TOKEN_MIN = 22
+"""Characters: 128 random bits in base64. It may be tried as often as one likes."""
+
 MAKE_A_KEY = "python3 -c 'import base64, os; print(base64.b64encode(os.urandom(32)).decode())'"
 
 
@@ -62,6 +65,7 @@ class Settings:
     master_key: str | None = field(default=None, repr=False)  # base64, newest first; None: the key file's
     erasure_list: Path | None = None  # None: in data_dir
     default_tenant: str | None = None  # slug of the tenant where a request names none
+    metrics_token: str | None = field(default=None, repr=False)  # a scraper's; None: /metrics is for this machine alone
     log_level: str = "info"
     proxies_believed: str = PROXIES_BELIEVED
     hashing: Hashing = Hashing()
@@ -86,6 +90,7 @@ def read(environment: Mapping[str, str] | None = None, *, data_dir: Path | None 
         master_key=_master_key(found),
         erasure_list=_erasure_list(found),
         default_tenant=_default_tenant(found),
+        metrics_token=_metrics_token(found),
         log_level=_log_level(found),
         proxies_believed=found.get("FORWARDED_ALLOW_IPS", PROXIES_BELIEVED),
         hashing=_hashing(found),
@@ -205,6 +210,20 @@ def _days(found: Mapping[str, str], name: str, otherwise: int) -> int:
             f"Give a whole number of days from 1 to {SESSION_DAYS_MAX}, or leave it unset for {otherwise}",
         )
     return int(text)
+
+
+def _metrics_token(found: Mapping[str, str]) -> str | None:
+    name = "BITNEXUS_METRICS_TOKEN"
+    token = found.get(name)
+    if token is not None and (len(token) < METRICS_TOKEN_MIN or not token.isascii() or not token.isprintable()):
+        raise SettingInvalid(
+            name,
+            "The token of scrapers could be guessed, or cannot stand in a header",
+            f"{len(token)} characters long (not shown)",
+            f"Give {METRICS_TOKEN_MIN} or more, as `python3 -c 'import secrets; print(secrets.token_urlsafe(32))'` prints them, "
+            "or leave it unset",
+        )
+    return token
 
 
 def _log_level(found: Mapping[str, str]) -> str:

@@ -14,8 +14,11 @@ import sys
 import time
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Callable
+from pathlib import Path
 
-from bitnexus import stopping
+import msgspec
+
+from bitnexus import counting, stopping
 from bitnexus.installation import Installation
 from bitnexus.orders import READY, Orders, encoded
 from bitnexus.settings import Settings
@@ -44,9 +47,13 @@ async def supervise(
 ) -> None:
     """Until SIGTERM or SIGINT, and until every worker has ended. `ready`: once all of them answer requests.
 
-    Raises WorkersFailed if a worker ends before any was ready.
+    Raises WorkersFailed if a worker ends before any was ready, NowhereToCount.
     """
-    crew = _Crew(encoded(_orders(settings, base)), listener, count, ready)
+    with counting.folder(count) as folder:
+        await _supervise(_Crew(_orders(settings, base, folder), listener, count, ready), count)
+
+
+async def _supervise(crew: "_Crew", count: int) -> None:
     stopping.on_signal(crew.stopping.set)
     try:
         async with asyncio.TaskGroup() as group:
@@ -58,17 +65,17 @@ async def supervise(
         stopping.ignore_signals()
 
 
-def _orders(settings: Settings, base: Installation) -> Orders:
-    """Without the owner's URL, which a worker has no use for."""
+def _orders(settings: Settings, base: Installation, folder: Path) -> Orders:
+    """The first worker's. Without the owner's URL, which a worker has no use for."""
     if not settings.embedded:
         settings = dataclasses.replace(settings, database_url=None, database_app_url=base.app_url)
-    return Orders(settings, base.app_url)
+    return Orders(settings, base.app_url, counting.Slot(folder, 0))
 
 
 class _Crew:
     """Touched by the event loop's thread only."""
 
-    def __init__(self, orders: bytes, listener: socket.socket, count: int, ready: Callable[[], None]) -> None:
+    def __init__(self, orders: Orders, listener: socket.socket, count: int, ready: Callable[[], None]) -> None:
         self.stopping = asyncio.Event()
         self._orders = orders
         self._listener = listener
@@ -94,6 +101,7 @@ class _Crew:
 
     async def _run_one(self, number: int) -> int:
         """The exit code of a worker; negative: the signal that killed it."""
+        slot = counting.Slot(self._orders.slot.folder, number)
         ours, theirs = socket.socketpair()
         with ours:
             with theirs:
@@ -109,7 +117,7 @@ class _Crew:
                     start_new_session=True,  # a terminal's Ctrl-C comes to us, and we stop it
                 )
             ours.setblocking(False)
-            greeting = asyncio.create_task(self._greet(ours, worker.pid, number))
+            greeting = asyncio.create_task(self._greet(ours, worker.pid, slot))
             try:
                 return await self._watch(worker)
             finally:
@@ -117,17 +125,18 @@ class _Crew:
                 if worker.returncode is None:
                     worker.kill()
                     await worker.wait()
+                slot.forget_gauges()
 
-    async def _greet(self, control: socket.socket, pid: int, number: int) -> None:
+    async def _greet(self, control: socket.socket, pid: int, slot: counting.Slot) -> None:
         """Gives the worker its orders and waits until it is ready."""
         loop = asyncio.get_running_loop()
         with contextlib.suppress(OSError):  # it died: its exit code tells
-            await loop.sock_sendall(control, self._orders)
+            await loop.sock_sendall(control, encoded(msgspec.structs.replace(self._orders, slot=slot)))
             if await loop.sock_recv(control, len(READY)) != READY:
                 return
             _log.info("The worker process %s is ready", pid)
-            if number not in self._were_ready:
-                self._were_ready.add(number)
+            if slot.number not in self._were_ready:
+                self._were_ready.add(slot.number)
                 if len(self._were_ready) == self._count:
                     self._ready()
 

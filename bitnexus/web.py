@@ -4,21 +4,23 @@ import asyncio
 from datetime import timedelta
 from importlib import metadata
 
-from litestar import Litestar
+from litestar.types import ASGIApp
 
 from api import app as api_app
+from api import telemetry as api_telemetry
 from api.parts import Parts
 from bitnexus import erasures
 from bitnexus.process import Process
 from bitnexus.settings import Settings
+from bitnexus.telemetry import Telemetry
 from domain.accounts import SessionLimits
 from ledger.positions import Tokens
 
 
-def application(parts: Process, settings: Settings, stopping: asyncio.Event) -> Litestar:
+def application(parts: Process, settings: Settings, telemetry: Telemetry, stopping: asyncio.Event) -> ASGIApp:
     """`stopping` is set before the server waits for its connections."""
     master = parts.installation.master
-    return api_app.create_app(
+    app = api_app.create_app(
         Parts(
             ledger=parts.ledger,
             passwords=parts.passwords,
@@ -38,5 +40,9 @@ def application(parts: Process, settings: Settings, stopping: asyncio.Event) -> 
             noted=erasures.of(settings).note,
             version=metadata.version("bitnexus"),
             stopping=stopping,
+            http=telemetry.http,
+            scrape=telemetry.scrape,
+            metrics_token=settings.metrics_token,
         )
     )
+    return api_telemetry.Timed(app, telemetry.http.observe)

@@ -7,6 +7,7 @@ when requests are answered, and its end says that the parent is gone.
 import asyncio
 import logging
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -17,7 +18,6 @@ import uvloop
 
 from bitnexus import installation, logs, orders, serve
 from bitnexus.installation import Installation
-from bitnexus.settings import Settings
 
 _log = logging.getLogger(__name__)
 
@@ -33,12 +33,16 @@ def main() -> None:
     master = installation.key(told.settings)
     assert master is not None  # the parent started with it
     with suppress(asyncio.CancelledError):  # stopped before it was ready
-        uvloop.run(_serve(Installation(told.app_url, master), told.settings, listener, control))
+        uvloop.run(_serve(Installation(told.app_url, master), told, listener, control))
 
 
-async def _serve(base: Installation, settings: Settings, listener: socket.socket, control: socket.socket) -> None:
+async def _serve(base: Installation, told: orders.Orders, listener: socket.socket, control: socket.socket) -> None:
+    orphaned = False
+
     def stops(stop: Callable[[], None]) -> None:
         def gone() -> None:
+            nonlocal orphaned
+            orphaned = True
             loop.remove_reader(control)
             _log.warning("The parent process is gone, this worker stops")
             stop()
@@ -47,7 +51,14 @@ async def _serve(base: Installation, settings: Settings, listener: socket.socket
         control.setblocking(False)
         loop.add_reader(control, gone)  # nothing more is ever sent: readable means closed
 
-    await serve.serve(base, settings, listener, lambda: control.sendall(orders.READY), stops)
+    def ready() -> None:
+        control.sendall(orders.READY)
+
+    try:
+        await serve.serve(base, told.settings, listener, ready, stops, told.slot)
+    finally:
+        if orphaned:
+            shutil.rmtree(told.slot.folder, ignore_errors=True)  # which the parent would have done
 
 
 def _told(control: socket.socket) -> orders.Orders:

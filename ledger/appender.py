@@ -11,14 +11,16 @@ from collections import deque
 from collections.abc import Awaitable, Coroutine, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from time import perf_counter
 from typing import NamedTuple
 from uuid import UUID
 
 import psycopg
+from prometheus_client import CollectorRegistry
 from psycopg import errors as pg
 from psycopg.pq.abc import PGresult
 
-from ledger import arrays, chain, errors, lane
+from ledger import arrays, chain, errors, lane, revocations, telemetry
 from ledger.waker import Waker
 
 COMMANDS_PER_FLUSH_MAX = 1_000
@@ -119,7 +121,8 @@ class Appender:
     `connect` gives connections of the app role in autocommit.
     """
 
-    def __init__(self, connect: lane.Connect, waker: Waker) -> None:
+    def __init__(self, connect: lane.Connect, waker: Waker, tells: telemetry.Appends | None = None) -> None:
+        self.telemetry = tells or telemetry.Appends(CollectorRegistry())
         self._connect = connect
         self._waker = waker
         self._lane = lane.Lane(connect, STATEMENTS, HEAD_WAIT_MS)
@@ -154,6 +157,11 @@ class Appender:
     def waiting(self) -> int:
         """Commands that are queued."""
         return self._queued
+
+    @property
+    def waiting_bytes(self) -> int:
+        """What they hold, about."""
+        return self._queued_bytes
 
     def submit(self, command: Command) -> "asyncio.Future[Appended]":
         """Queue a command. Its answer is an Appended or an exception of `ledger.errors`, as Ledger.append lists them.
@@ -196,13 +204,15 @@ class Appender:
     def _flush(self, batch: list[_Waiting]) -> None:
         batch.sort(key=lambda waiting: waiting.command.tenant_id.bytes)
         self._in_flight += 1
-        self._call(self._lane, batch).add_done_callback(partial(self._flushed, batch))
+        self._call(self._lane, batch).add_done_callback(partial(self._flushed, batch, perf_counter()))
 
-    def _flushed(self, batch: list[_Waiting], found: "asyncio.Future[PGresult]") -> None:
+    def _flushed(self, batch: list[_Waiting], begun: float, found: "asyncio.Future[PGresult]") -> None:
         if not found.cancelled() and found.exception() is None:
+            self.telemetry.flushed(len(batch), perf_counter() - begun)
             self._answer(batch, found.result())
             self._landed()
         else:
+            self.telemetry.flush_failures.inc()
             self._supervise(self._repair(batch, found), batch).add_done_callback(lambda _: self._landed())
 
     def _landed(self) -> None:
@@ -226,7 +236,8 @@ class Appender:
         commands = [waiting.command for waiting in batch]
         parameters, statement = pack(commands), "append"
         if any(command.revocations for command in commands):
-            parameters = [*parameters, *pack_erasures(commands), *pack_revocations(commands)]
+            revoking = revocations.packed([command.revocations for command in commands])
+            parameters = [*parameters, *pack_erasures(commands), *revoking]
             statement = "append_revoking"
         elif any(command.erasures for command in commands):
             parameters, statement = [*parameters, *pack_erasures(commands)], "append_erasing"
@@ -386,13 +397,3 @@ def pack_erasures(commands: Sequence[Command]) -> list[arrays.PackedArray]:
     """The two parameters that `ledger.append_erasing` has beside those of `pack`."""
     erasures = [(c, subject) for c, command in enumerate(commands, 1) for subject in command.erasures]
     return [arrays.Int4Array.of([c for c, _ in erasures]), arrays.UuidArray.of([subject for _, subject in erasures])]
-
-
-def pack_revocations(commands: Sequence[Command]) -> list[arrays.PackedArray]:
-    """The three parameters that `ledger.append_revoking` has beside those of `pack` and `pack_erasures`."""
-    revocations = [(c, each) for c, command in enumerate(commands, 1) for each in command.revocations]
-    return [
-        arrays.Int4Array.of([c for c, _ in revocations]),
-        arrays.UuidArray.of([id for _, (id, _) in revocations]),
-        arrays.BoolArray.of([revoked for _, (_, revoked) in revocations]),
-    ]

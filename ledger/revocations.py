@@ -6,12 +6,14 @@ could not look for TRUST_S no longer knows what counts, and says so: `is_known` 
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import LiteralString
 from uuid import UUID
 
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
+
+from ledger import arrays
 
 TRUST_S = 2.0
 """How long after a look what it found is believed in: what docs/accounts.md promises."""
@@ -138,3 +140,13 @@ class Revocations:
             if self._sessions[first] >= before:
                 return
             del self._sessions[first]
+
+
+def packed(revocations: Sequence[Sequence[tuple[bytes, bool]]]) -> list[arrays.PackedArray]:
+    """The three parameters that `ledger.append_revoking` has beside those of `ledger.append_erasing`; given by command."""
+    flat = [(c, each) for c, some in enumerate(revocations, 1) for each in some]
+    return [
+        arrays.Int4Array.of([c for c, _ in flat]),
+        arrays.UuidArray.of([id for _, (id, _) in flat]),
+        arrays.BoolArray.of([revoked for _, (_, revoked) in flat]),
+    ]

@@ -177,7 +177,11 @@ class Ledger:
             erasures=[subject.bytes for subject in erases],
             revocations=[(id.bytes, revoked) for id, revoked in revocations],
         )
-        appended = await self._appender.submit(command)
+        try:
+            appended = await self._appender.submit(command)
+        except errors.LedgerError as error:
+            self._appender.telemetry.refused(error)
+            raise
         self.keyring.drop((caller.tenant_id, subject) for subject in erases)
         if appended.outcome is not None:
             return await self._replayed(type(aggregate), caller.tenant_id, appended)

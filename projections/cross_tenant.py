@@ -48,6 +48,22 @@ WHERE %(tenants)s::uuid[] IS NULL OR h.tenant_id = ANY (%(tenants)s::uuid[])
 ORDER BY v.view, h.tenant_id
 """
 
+# The tenants with the longest streams by themselves, all others together: longest, because that changes seldom.
+LAG_OF_BUSIEST: LiteralString = """
+WITH busiest AS (SELECT tenant_id FROM ledger.heads ORDER BY position DESC, tenant_id LIMIT %(busiest)s)
+SELECT v.view, b.tenant_id, sum(h.position - coalesce(p.position, 0))::bigint,
+       coalesce(max(extract(epoch FROM clock_timestamp() - e.recorded_at)), 0)::float8,
+       coalesce(sum(p.parked), 0)::bigint, count(*) FILTER (WHERE p.stopped),
+       coalesce(sum(p.rate * exp(greatest(-extract(epoch FROM clock_timestamp() - p.moved_at)::float8 / %(fade_s)s, -50))), 0)
+FROM ledger.heads h CROSS JOIN unnest(%(views)s::text[]) AS v (view)
+LEFT JOIN busiest b ON b.tenant_id = h.tenant_id
+LEFT JOIN views.positions p ON p.tenant_id = h.tenant_id AND p.view = v.view AND p.state = 'active'
+LEFT JOIN LATERAL (SELECT x.recorded_at FROM ledger.events x
+                   WHERE h.position > coalesce(p.position, 0)
+                     AND x.tenant_id = h.tenant_id AND x.position = coalesce(p.position, 0) + 1) e ON true
+GROUP BY v.view, b.tenant_id ORDER BY v.view, b.tenant_id
+"""
+
 # Rebuilds that nobody alive is at, of views that this process has in the version that they were begun with.
 CLAIM: LiteralString = """
 UPDATE views.rebuilds r SET holder = %(process)s, token = r.token + 1
@@ -81,7 +97,7 @@ ORDER BY k.view, k.tenant_id, k.originator_id, k.position LIMIT %(limit)s
 
 TENANTS: LiteralString = "SELECT tenant_id FROM ledger.heads ORDER BY tenant_id"
 
-STATEMENTS = (BEHIND, POSITIONS, LAG, CLAIM, BEAT, LEAVE, FED, PARKED, TENANTS, *platform.STATEMENTS)
+STATEMENTS = (BEHIND, POSITIONS, LAG, LAG_OF_BUSIEST, CLAIM, BEAT, LEAVE, FED, PARKED, TENANTS, *platform.STATEMENTS)
 
 
 class Parked(msgspec.Struct, frozen=True):
@@ -127,6 +143,19 @@ class Lag(msgspec.Struct, frozen=True):
         return self.head - self.position
 
 
+class LagOfBusiest(msgspec.Struct, frozen=True):
+    """As `Lag`, of one tenant, or of all others together (None): `seconds_behind` is that of the one furthest behind, `stopped`
+    counts tenants, and the rest is summed."""
+
+    view: str
+    tenant_id: UUID | None
+    behind: int
+    seconds_behind: float
+    parked: int
+    stopped: int
+    rate: float
+
+
 async def behind(connection: Connection, process_id: UUID, views: Sequence[View]) -> list[tuple[str, UUID, int]]:
     """View, tenant and position of the head wherever a view is behind that has not stopped, BEHIND_MAX at the most.
 
@@ -158,6 +187,13 @@ async def lag(connection: Connection, views: Sequence[str], tenants: Sequence[UU
     }
     cursor = await connection.execute(LAG, parameters, binary=True)
     return [Lag(*row) for row in await cursor.fetchall()]
+
+
+async def lag_of_busiest(connection: Connection, views: Sequence[str], busiest: int) -> list[LagOfBusiest]:
+    """Of each view: of so many tenants, those with the longest streams, and of all others together if there are any."""
+    parameters = {"views": list(views), "busiest": busiest, "fade_s": generations.RATE_S}
+    cursor = await connection.execute(LAG_OF_BUSIEST, parameters, binary=True)
+    return [LagOfBusiest(*row) for row in await cursor.fetchall()]
 
 
 async def parked(connection: Connection, views: Sequence[str], tenants: Sequence[UUID] | None = None) -> list[Parked]:

@@ -21,7 +21,9 @@ WAIT_S_MAX = 2.0
 """How long a query waits for its views before it is told to come back."""
 WAITERS_MAX = 1_000
 """Requests that wait at one time: more of them would only hold memory and sockets, as the views are too slow for them."""
-POLL_S = 0.03
+POLL_S = 0.01
+"""While somebody waits. A look costs 70 µs of this process, so less than a hundredth of a core; three times as long made a view
+that another process keeps up readable after 21 ms in the median instead of 12."""
 RECONNECT_S = 1.0
 KNOWN_MAX = 100_000
 """Pairs of tenant and view of which the position is remembered: about 20 MiB."""

@@ -1,11 +1,11 @@
 """What the views of a process read of the tenants' streams: each stretch is read and decoded once, for all views that ask.
 
-Views that catch up together ask for the same stretches one after another, so a few of them are kept, and the next one is
-read while the views are at work on this one.
+Views ask for the same events one after another, so the last stretches are kept: who asks for a position inside one gets
+the rest of it, and has thereby come into step with the others. The next one is read while the views are at work on this one.
 """
 
 import asyncio
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import LiteralString, TypeAlias
@@ -21,9 +21,11 @@ EVENTS_MAX = 1_000
 DECODED_AT_ONCE = 250
 """Events; then the event loop may do something else for a moment: requests are answered by the same process."""
 KEPT_MAX = 4
-"""Stretches, about 3 MiB each of usual events."""
+"""Stretches of one tenant: those that the fastest and the slowest of the views are at, when they catch up together."""
+KEPT_TENANTS_MAX = 100
+"""More are not busy at one time; the events of the others are read once a view."""
 KEPT_BYTES_MAX = 8 * 1024 * 1024
-"""A longer stretch is for whoever asked first."""
+"""Of all that is kept, as it is stored; decoded it is about three times that. A longer stretch is for those who wait for it."""
 
 HEAD: LiteralString = "SELECT position FROM ledger.heads WHERE tenant_id = %(tenant)s"
 EVENTS: LiteralString = """
@@ -67,6 +69,13 @@ class Stretch(msgspec.Struct, frozen=True):
         """Those of some of the topics."""
         return [event for event in self.events if event.topic in topics]
 
+    def part(self, after: int, limit: int) -> "Stretch":
+        """At most `limit` positions of it, after `after`, which lies in it."""
+        to = min(self.to, after + limit)
+        if after == self.after and to == self.to:
+            return self
+        return Stretch(after, to, [event for event in self.events if after < event.position <= to])
+
 
 def originator(event: Event) -> UUID:
     """Whose event it is."""
@@ -81,8 +90,12 @@ class Stream:
         self._source = source
         self._connect = connect
         self._topics = sorted(topics)
-        self._kept: OrderedDict[tuple[UUID, int, int], asyncio.Task[Stretch]] = OrderedDict()  # first asked for first
-        self._running: set[asyncio.Task[Stretch]] = set()
+        self._reading: dict[tuple[UUID, int], asyncio.Task[Stretch]] = {}  # by tenant and the position that it is after
+        self._running: set[asyncio.Task[Stretch]] = set()  # those, and what was forgotten while it was read
+        self._kept: OrderedDict[UUID, deque[Stretch]] = (
+            OrderedDict()
+        )  # by tenant, the one read last is last; oldest first
+        self._kept_bytes = 0
         self._connection: positions.Connection | None = None
         self._one_at_a_time = asyncio.Lock()
         self._unsubscribe: Callable[[], None] = source.keyring.subscribe(self._forget)
@@ -92,10 +105,12 @@ class Stream:
 
         `ahead`: whoever asks has nothing else to do, and will ask for the next stretch; it is begun meanwhile.
         """
-        stretch = await asyncio.shield(self._begin(tenant_id, after, limit))
-        if ahead and stretch.to - after == limit:
+        stretch = self._known(tenant_id, after)
+        if stretch is None:
+            stretch = await asyncio.shield(self._begin(tenant_id, after, limit))
+        if ahead and stretch.to - stretch.after == limit and self._known(tenant_id, stretch.to) is None:
             self._begin(tenant_id, stretch.to, limit)
-        return stretch
+        return stretch.part(after, limit)
 
     async def close(self) -> None:
         """Whoever waits for a stretch is told by CancelledError."""
@@ -108,31 +123,55 @@ class Stream:
         self._kept.clear()
         await self._disconnect()
 
+    def _known(self, tenant_id: UUID, after: int) -> Stretch | None:
+        """What is kept has no gaps, whatever came to the stream since: a position in it is followed by the rest of it."""
+        for stretch in self._kept.get(tenant_id, ()):
+            if stretch.after <= after < stretch.to:
+                return stretch
+        return None
+
     def _begin(self, tenant_id: UUID, after: int, limit: int) -> asyncio.Task[Stretch]:
-        key = (tenant_id, after, limit)
-        task = self._kept.get(key)
+        key = (tenant_id, after)
+        task = self._reading.get(key)
         if task is None:
-            task = self._kept[key] = asyncio.create_task(self._read(tenant_id, after, limit), name="stretch")
+            task = self._reading[key] = asyncio.create_task(self._read(tenant_id, after, limit), name="stretch")
             self._running.add(task)
             task.add_done_callback(lambda done: self._settle(key, done))
-            if len(self._kept) > KEPT_MAX:
-                self._kept.popitem(last=False)
         return task
 
-    def _settle(self, key: tuple[UUID, int, int], task: asyncio.Task[Stretch]) -> None:
-        """What failed, or will have grown by the next time, or is large, is for those that wait for it now."""
+    def _settle(self, key: tuple[UUID, int], task: asyncio.Task[Stretch]) -> None:
+        """Whoever is erased from now on is forgotten; who was erased while it was read is not told, so then it is not kept."""
         self._running.discard(task)
-        kept = not task.cancelled() and task.exception() is None
-        if kept:
-            stretch = task.result()
-            kept = stretch.to - stretch.after == key[2] and stretch.state_bytes <= KEPT_BYTES_MAX
-        if not kept and self._kept.get(key) is task:
-            del self._kept[key]
+        if self._reading.get(key) is not task:
+            return  # forgotten
+        del self._reading[key]
+        if task.cancelled() or task.exception() is not None:
+            return  # those that wait for it are told
+        stretch = task.result()
+        if stretch.to == stretch.after or stretch.state_bytes > KEPT_BYTES_MAX:
+            return
+        kept = self._kept.setdefault(key[0], deque())
+        self._kept.move_to_end(key[0])
+        kept.append(stretch)
+        self._kept_bytes += stretch.state_bytes
+        if len(kept) > KEPT_MAX:
+            self._kept_bytes -= kept.popleft().state_bytes
+        while self._kept_bytes > KEPT_BYTES_MAX or len(self._kept) > KEPT_TENANTS_MAX:
+            self._drop(next(iter(self._kept)))
+
+    def _drop(self, tenant_id: UUID) -> None:
+        """The oldest of its stretches."""
+        kept = self._kept[tenant_id]
+        self._kept_bytes -= kept.popleft().state_bytes
+        if not kept:
+            del self._kept[tenant_id]
 
     def _forget(self, tenant_id: UUID, subject_id: UUID) -> None:
-        """Somebody was erased: nothing decoded of that tenant is kept any longer."""
-        for key in [key for key in self._kept if key[0] == tenant_id]:
-            del self._kept[key]
+        """Somebody was erased: nothing decoded of that tenant is kept any longer, nor what is being decoded."""
+        while tenant_id in self._kept:
+            self._drop(tenant_id)
+        for key in [key for key in self._reading if key[0] == tenant_id]:
+            del self._reading[key]
 
     async def _read(self, tenant_id: UUID, after: int, limit: int) -> Stretch:
         async with self._one_at_a_time:

@@ -1,6 +1,6 @@
-"""The README's commands work, and its output is what they print.
+"""The commands of the README, and of the pages in PAGES, work, and the output shown is what they print.
 
-A fenced block of the README is run by this test if its info string says so:
+A fenced block of such a page is run by this test if its info string says so:
 
 - ```` ```console run ````: each line that begins with `$ ` is a command, and lines that begin with `> ` continue one that ends
   with a backslash. They run in order, in one bash for the block, and each must end with 0. The other lines are the output that
@@ -32,6 +32,7 @@ BLOCK = re.compile(r"^```console (?P<how>run|serve)\n(?P<text>.*?)^```$", re.MUL
 WORD = re.compile(r"\b[a-z]{4,}\b")
 HEX = re.compile(r"[a-f]+")
 TIMEOUT_S = 120
+PAGES = ("README.md", "docs/tokens.md")
 POLL_S = 0.05
 
 
@@ -127,9 +128,10 @@ def check(block: Block, printed: str) -> None:
     assert not missing, f"The README shows {missing} after {block.commands}, which print: {printed}"
 
 
-def test_the_commands_of_the_readme_work(tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", PAGES)
+def test_the_commands_that_are_written_down_work(page: str, tmp_path: Path) -> None:
     """A newcomer types them one after another, on a machine that knows nothing of us yet."""
-    found = blocks((ROOT / "README.md").read_text())
+    found = blocks((ROOT / page).read_text())
     assert [block.how for block in found].count("serve") >= 1
     assert [block.how for block in found].count("run") >= 1
     _walk(Shell(tmp_path), found)

@@ -81,11 +81,14 @@ class _Connection(ASGIResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         writer = asyncio.create_task(self._write(send))
         tasks = [writer, asyncio.create_task(_gone(receive)), asyncio.create_task(self._listener.ended.wait())]
+        subscribers = self._parts.http.subscribers("sse")
+        subscribers.inc()
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if self._listener.ended.is_set():
                 await asyncio.wait([writer], timeout=LAST_WORDS_S)
         finally:
+            subscribers.dec()
             self._feed.leave(self._listener)
             self._listener.end()  # the writer looks for it: a cancellation can be lost in a pool that just gave a connection
             for task in tasks:

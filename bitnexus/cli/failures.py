@@ -3,7 +3,7 @@
 import psycopg
 import psycopg_pool
 
-from bitnexus import erasures, installation, keyfile, listening, schema, settings, supervision
+from bitnexus import counting, erasures, installation, keyfile, listening, schema, settings, supervision
 from bitnexus.cli import loop, parser
 from bitnexus.embedded import errors as embedded
 from bitnexus.moving import errors as moving
@@ -33,6 +33,7 @@ TOLD = (
     listening.AddressUnusable,
     erasures.ErasureListUnusable,
     supervision.WorkersFailed,
+    counting.NowhereToCount,
     moving.MovingError,
     rebuild.Refused,
     comparison.TableMissing,

@@ -45,11 +45,15 @@ def keys(*seeds: bytes) -> TokenKeys:
 
 
 def access_tokens(revocations: Revocations | None = None) -> tokens.AccessTokens:
-    """As the application makes and checks them. Without `revocations` nobody is known to have logged out."""
-    if revocations is None:
-        revocations = Revocations()
-        revocations._known_at = math.inf
-    return tokens.AccessTokens(keys(), revocations, ISSUER, AUDIENCE)
+    """As the application makes and checks them. Without `revocations` nobody has logged out."""
+    return tokens.AccessTokens(keys(), revocations or everybody_counts(), ISSUER, AUDIENCE)
+
+
+def everybody_counts() -> Revocations:
+    """What is known where nobody has logged out, and always known."""
+    made = Revocations()
+    made._known_at = math.inf
+    return made
 
 
 @dataclasses.dataclass(frozen=True)

@@ -204,6 +204,44 @@ async def test_a_stream_ends_with_its_token(address: str, a: House, monkeypatch:
         await opened.ends()
 
 
+async def test_a_stream_says_that_its_token_has_expired(
+    address: str, a: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where so much happens that its queue is never empty. The client refreshes, and resumes."""
+    monkeypatch.setattr(tokens, "LIFETIME_S", 2)
+    token = house.access_tokens().issue(tenant_id=a.id, account_id=a.user.id, role="user", session_id=a.user.id)
+    async with stream(address, Person(a.user.id, a.user.email, "user", token)) as opened:
+        assert await opened.event() == Event(None, "session_ended", {"reason": "token_expired"})
+        await opened.ends()
+
+
+async def test_a_stream_ends_when_its_session_does(served: Served, address: str, a: House) -> None:
+    """Who logs out on one device must not go on watching on it."""
+    async with stream(address, a.user) as opened, stream(address, a.admin) as other:
+        assert (await served.post(a.user, "/auth/logout", None)).status_code == 204
+        assert await opened.event() == Event(None, "session_ended", {"reason": "session_revoked"})
+        await opened.ends()
+        await a.lists()
+        assert (await other.event()).name == "product_listed"
+        assert (await served.get(a.user, "/feed")).status_code == 401
+
+
+async def test_streams_end_when_their_tenant_is_suspended(served: Served, address: str, a: House, b: House) -> None:
+    known = served.parts.ledger.revocations
+    async with stream(address, a.user) as first, stream(address, a.admin) as second, stream(address, b.admin) as other:
+        known.learn(a.id, a.id, True)
+        for opened in (first, second):
+            assert await opened.event() == Event(None, "session_ended", {"reason": "tenant_suspended"})
+            await opened.ends()
+        await b.lists()
+        assert (await other.event()).name == "product_listed"
+    live: feed.Feed = served.app.state.feed
+    async with asyncio.timeout(PATIENCE_S):
+        while live.listeners:  # noqa: ASYNC110  nobody tells when they are gone
+            await asyncio.sleep(0.01)
+    assert not known._listeners
+
+
 async def test_who_leaves_is_noticed(served: Served, address: str, a: House, b: House) -> None:
     """Otherwise every page that was ever open would cost for ever."""
     live: feed.Feed = served.app.state.feed

@@ -7,6 +7,7 @@ import pytest
 from api import health
 from api.app import create_app
 from bitnexus import database as connections
+from ledger.revocations import Revocations
 from tests.api.house import Served
 
 
@@ -41,6 +42,15 @@ async def test_without_its_database_it_is_neither(served: Served, monkeypatch: p
         "disconnected",
     )
     assert ready.status_code == 503
+
+
+async def test_a_process_that_does_not_know_who_logged_out_gets_no_requests(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would answer 503 to all of them, while another one may know."""
+    monkeypatch.setattr(Revocations, "is_known", lambda _: False)
+    ready = await served.client.get("/ready")
+    assert (ready.status_code, ready.json()["waiting_for"]) == (503, ["Which sessions have ended is not known."])
 
 
 async def test_a_process_that_waits_or_stops_gets_no_requests(served: Served) -> None:

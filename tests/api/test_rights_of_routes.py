@@ -13,6 +13,7 @@ from tests.api.house import House, Served
 OPEN_TO_ALL = {
     "GET /health",
     "GET /ready",
+    "GET /metrics",  # its own rule: a scraper's token, or this machine
     "GET /.well-known/jwks.json",
     "POST /api/v1/auth/register",
     "POST /api/v1/auth/login",

@@ -1,10 +1,12 @@
 """Access tokens, and what attackers try with them."""
 
 import base64
+import dataclasses
 import hashlib
 import hmac
 import json
 import time
+from functools import partial
 from typing import Any
 
 import jwt
@@ -13,8 +15,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from api import tokens
+from api.app import create_app
 from ledger import ids, token_keys
-from tests.api.house import AUDIENCE, ISSUER, SEED, House, Served, access_tokens
+from ledger.revocations import Revocations
+from tests.api import house
+from tests.api.house import AUDIENCE, ISSUER, PASSWORD, SEED, House, Served, access_tokens
 
 KEY = Ed25519PrivateKey.from_private_bytes(SEED)
 KEY_ID = token_keys.of_seed(SEED).id
@@ -113,6 +118,120 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         made.verify(token)
     assert len(made._remembered) == 3
     made.verify(many[0])
+
+
+def test_a_clock_that_is_a_minute_off_is_borne_and_more_is_not() -> None:
+    """A node whose clock is ahead must not be locked out; one that is hours ahead would issue tokens that hardly expire."""
+    now = int(time.time())
+    assert access_tokens().verify(signed(claims(iat=now + 55, exp=now + 955))).role == "admin"
+    with pytest.raises(tokens.TokenInvalid):
+        access_tokens().verify(signed(claims(iat=now + 70, exp=now + 970)))
+    for late_s in (0, 1, 60):  # no leeway: a token that a clock behind ours made lives so much shorter
+        with pytest.raises(tokens.TokenExpired):
+            access_tokens().verify(signed(claims(iat=now - 960, exp=now - late_s)))
+
+
+def test_a_token_says_how_it_wants_to_be_checked_in_vain() -> None:
+    """`jwk` and `jku` name keys of whoever made the token."""
+    mallory = Ed25519PrivateKey.from_private_bytes(b"m" * 32)
+    own = token_keys.of_seed(b"m" * 32)
+    jwk = {"kty": "OKP", "crv": "Ed25519", "x": own.x, "kid": KEY_ID}
+    headers: list[dict[str, Any]] = [
+        {"jwk": jwk},
+        {"jku": "https://mallory.example/jwks.json"},
+        {"x5u": "https://mallory.example/"},
+    ]
+    for header in headers:
+        token = jwt.encode(claims(), mallory, algorithm="EdDSA", headers={"kid": KEY_ID, **header})
+        with pytest.raises(tokens.TokenInvalid):
+            access_tokens().verify(token)
+    for kid in (None, 7, ["x"], {"a": 1}, "../../etc/passwd", "' OR 1=1 --"):
+        signing_input = f"{part({'alg': 'EdDSA', 'typ': 'JWT', 'kid': kid})}.{part(claims())}"
+        with pytest.raises(tokens.TokenInvalid):
+            access_tokens().verify(f"{signing_input}.{part(KEY.sign(signing_input.encode()))}")
+
+
+def test_keys_overlap_and_one_that_is_gone_verifies_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also not what it verified before, which is remembered."""
+    new_seed = b"n" * 32
+    known = house.keys()
+    made = tokens.AccessTokens(known, house.everybody_counts(), ISSUER, AUDIENCE)
+    account_id = ids.new_id()
+    issue = partial(made.issue, tenant_id=ids.new_id(), account_id=account_id, role="user", session_id=ids.new_id())
+    old = issue()
+    made.verify(old)
+    known.all = house.keys(SEED, new_seed).all
+    new = issue()
+    assert [jwt.get_unverified_header(token)["kid"] for token in (old, new)] == [key.id for key in known.all]
+    assert [made.verify(token).account_id for token in (old, new)] == [account_id] * 2
+    assert [key["kid"] for key in made.key_set()["keys"]] == [key.id for key in known.all]
+    with pytest.raises(tokens.TokenInvalid):  # the old key's signature under the new key's name
+        made.verify(signed(claims(), kid=known.all[1].id))
+    known.all = house.keys(new_seed).all
+    made.verify(new)
+    with pytest.raises(tokens.TokenInvalid):
+        made.verify(old)
+
+
+def test_a_key_whose_time_is_over_verifies_nothing_although_nobody_told() -> None:
+    """The database may be away when its time comes."""
+    known = house.keys()
+    known.all = (token_keys.of_seed(SEED, verifies_until=time.time() - 1),)
+    made = tokens.AccessTokens(known, house.everybody_counts(), ISSUER, AUDIENCE)
+    with pytest.raises(tokens.TokenInvalid):
+        made.verify(signed(claims()))
+    assert made.key_set() == {"keys": []}
+
+
+def test_what_counts_no_more_is_refused_also_when_it_is_remembered() -> None:
+    """The cache skips the check of the signature only."""
+    known = house.everybody_counts()
+    made = access_tokens(known)
+    token = signed(claims())
+    who = made.verify(token)
+    known.learn(who.tenant_id, who.session_id, True)
+    with pytest.raises(tokens.SessionEnded):
+        made.verify(token)
+    known.learn(who.tenant_id, who.session_id, False)
+    made.verify(token)
+    known.learn(who.tenant_id, who.tenant_id, True)
+    with pytest.raises(tokens.TenantSuspended):
+        made.verify(token)
+    known._known_at = time.monotonic() - 2
+    with pytest.raises(tokens.RevocationsUnknown):
+        made.verify(token)
+
+
+async def test_who_cannot_know_whether_a_session_counts_answers_503(
+    served: Served, a: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Revocations, "is_known", lambda _: False)
+    refused = await served.get(a.user, "/products")
+    assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
+    assert refused.json()["type"] == "urn:bitnexus:problem:unavailable"
+    assert (await served.client.get("/.well-known/jwks.json")).status_code == 200
+    assert (await served.client.get("/api/v1/products")).status_code == 401
+
+
+async def test_issuer_and_audience_are_the_installations(served: Served, a: House) -> None:
+    """A token of the test system must not open the real one, although somebody copied the database with its keys."""
+    app = create_app(dataclasses.replace(served.parts, token_issuer="https://real.example", token_audience="real"))
+    async with Served(app, served.parts).client as client:
+        body = {"email": a.user.email, "password": PASSWORD, "tenant": a.slug}
+        data = (await client.post("/api/v1/auth/login", json=body)).json()["data"]
+        told = jwt.decode(data["access_token"], options={"verify_signature": False})
+        assert (told["iss"], told["aud"]) == ("https://real.example", "real")
+        mine = {"Authorization": f"Bearer {data['access_token']}"}
+        assert (await client.get("/api/v1/users/me", headers=mine)).status_code == 200
+        assert (await client.get("/api/v1/users/me", headers=a.user.headers)).status_code == 401
+    assert (await served.client.get("/api/v1/users/me", headers=mine)).status_code == 401
+
+
+async def test_a_token_opens_nothing_of_another_tenant(served: Served, a: House, b: House) -> None:
+    product = await b.lists()
+    await served.views_reach(b)
+    for path in (f"/products/{product.id}", f"/tenants/{b.id}", f"/users/{b.user.id}/export"):
+        assert (await served.get(a.admin, path)).status_code == 404, path
 
 
 async def test_others_can_check_tokens_with_the_published_key(served: Served, a: House) -> None:

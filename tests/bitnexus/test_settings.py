@@ -47,7 +47,14 @@ def test_a_database_of_ones_own_needs_a_key_of_ones_own() -> None:
         ("BITNEXUS_ARGON2", "m=1024,t=3,p=4", "at least 19456"),
         ("BITNEXUS_ARGON2", "strong", "'strong'"),
         ("BITNEXUS_HASHES_AT_ONCE", "0", "1 to 99"),
+        ("BITNEXUS_METRICS_TOKEN", "hunter2", "7 characters long"),
+        ("BITNEXUS_METRICS_TOKEN", "hunter2 " + "ü" * 22, "30 characters long"),
         ("BITNEXUS_LOG_LEVEL", "loud", "debug, info, warning, error"),
+        ("BITNEXUS_TOKEN_ISSUER", "bit\nnexus", "ASCII characters"),
+        ("BITNEXUS_TOKEN_AUDIENCE", "x" * 201, "at most 200"),
+        ("BITNEXUS_SESSION_DAYS", "0", "from 1 to 400"),
+        ("BITNEXUS_SESSION_DAYS", "9" * 5_000, "from 1 to 400"),
+        ("BITNEXUS_SESSION_IDLE_DAYS", "-1", "unset for 14"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_named_and_a_secret_is_not_shown(name: str, value: str, says: str) -> None:
@@ -65,10 +72,26 @@ def test_what_a_hash_costs_is_a_setting() -> None:
     assert settings.read({}).hashing.parameters == passwords.PARAMETERS
 
 
+def test_how_long_a_session_lasts_and_whom_tokens_are_for_are_settings() -> None:
+    names = ("BITNEXUS_TOKEN_ISSUER", "BITNEXUS_TOKEN_AUDIENCE", "BITNEXUS_SESSION_DAYS", "BITNEXUS_SESSION_IDLE_DAYS")
+    found = settings.read(dict(zip(names, ("https://id.example", "shop", "400", "1"), strict=True)))
+    assert (found.token_issuer, found.token_audience) == ("https://id.example", "shop")
+    assert (found.session_days, found.session_idle_days) == (400, 1)
+    default = settings.read({})
+    assert (default.token_issuer, default.token_audience) == ("bitnexus", "bitnexus")
+    assert (default.session_days, default.session_idle_days) == (30, 14)
+
+
 def test_settings_in_a_log_show_no_secret() -> None:
-    shown = repr(settings.read({"DATABASE_URL": URL, "DATABASE_APP_URL": URL, "BITNEXUS_MASTER_KEY": KEY}))
+    secrets = {
+        "DATABASE_URL": URL,
+        "DATABASE_APP_URL": URL,
+        "BITNEXUS_MASTER_KEY": KEY,
+        "BITNEXUS_METRICS_TOKEN": KEY[:30],
+    }
+    shown = repr(settings.read(secrets))
     assert "verysecret" not in shown
-    assert KEY not in shown
+    assert KEY[:30] not in shown
 
 
 # The key file

@@ -1,0 +1,54 @@
+"""What the process measures, as Prometheus reads it, and who may read it."""
+
+import hmac
+
+from litestar import Response, get
+from litestar.di import NamedDependency
+
+from api import answers, rights
+from api.asked import HttpRequest
+from api.parts import Parts
+from api.rights import open_to_all
+
+MEDIA_TYPE = "text/plain; version=0.0.4"  # and its charset, which Litestar adds
+THIS_MACHINE = frozenset({"127.0.0.1", "::1", "::ffff:127.0.0.1"})
+PASSED_ON = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
+"""A request that a proxy of this machine passed on comes from elsewhere, whoever the proxy says that it is."""
+
+
+@get(
+    "/metrics",
+    operation_id="metrics",
+    operation_class=answers.Plain,
+    tags=["operation"],
+    media_type="text/plain",
+    opt=open_to_all("it asks for a token of its own, or is for this machine alone"),
+)
+async def metrics(request: HttpRequest, parts: NamedDependency[Parts]) -> Response[bytes]:
+    """All metrics, in Prometheus's text format; of several workers the sum.
+
+    With the token of `BITNEXUS_METRICS_TOKEN` as a bearer token; where none is set, only for this machine itself.
+    """
+    if parts.metrics_token is not None:
+        _check_token(request, parts.metrics_token)
+    elif not _is_from_this_machine(request):
+        raise rights.Forbidden(
+            "The metrics are told to this machine only, as no token is set. "
+            "Set BITNEXUS_METRICS_TOKEN and send it as a bearer token."
+        )
+    return Response(await parts.scrape(), media_type=MEDIA_TYPE, headers={"Cache-Control": "no-store"})
+
+
+def _check_token(request: HttpRequest, token: str) -> None:
+    """Raises Unauthenticated."""
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), token.encode()):
+        raise rights.Unauthenticated(
+            "The token of scrapers is missing or wrong. Send BITNEXUS_METRICS_TOKEN as a bearer token."
+        )
+
+
+def _is_from_this_machine(request: HttpRequest) -> bool:
+    if any(name in request.headers for name in PASSED_ON):
+        return False
+    return request.client is not None and request.client.host in THIS_MACHINE
