@@ -87,7 +87,14 @@ def config(version: str) -> OpenAPIConfig:
         description="An affiliate marketplace on an append-only, hash-linked ledger. Amounts are decimal strings, times UTC.",
         use_handler_docstrings=True,
         components=Components(
-            security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer", bearer_format="JWT")},
+            security_schemes={
+                "bearer": SecurityScheme(
+                    type="http",
+                    scheme="bearer",
+                    bearer_format="JWT",
+                    description="An access token, or the API key of a service account (bnx_…).",
+                )
+            },
             responses=answers.PROBLEMS,
         ),
         render_plugins=[_SwaggerUI(path="/"), JsonRenderPlugin(path="/openapi.json")],
