@@ -19,8 +19,8 @@ TRUST_S = 2.0
 """How long after a look what it found is believed in: what docs/accounts.md promises."""
 KEPT_S = 3_600.0
 """How long an ended session is remembered, here and in the database (migrations, ledger.expire_revocations). Its last access token
-has expired long before. So there are as many as log-ins of an hour at the most, and hashing passwords bounds those: 72,000 at 20 a
-second, 10 MiB."""
+has expired long before, and whatever else names an id and is remembered MUST be asked for again sooner. So there are as many as
+log-ins of an hour at the most, and hashing passwords bounds those: 72,000 at 20 a second, 10 MiB."""
 READ_MAX = 10_000
 """Rows that one query reads; the next one reads on."""
 

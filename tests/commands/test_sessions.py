@@ -11,7 +11,8 @@ import pytest
 from commands import accounts, sessions
 from commands.sessions import ending
 from domain import accounts as domain_accounts
-from ledger import errors
+from ledger import errors, ids
+from ledger.store import Secret
 from tests.world import World, caller
 
 ANN = accounts.Register(email="Ann@Example.com", name="Ann", password="correct horse battery")
@@ -232,6 +233,18 @@ async def test_a_log_in_ends_sessions_whose_time_is_over(world: World, tenant_id
     none_lasts = domain_accounts.SessionLimits(idle=timedelta(0))
     await accounts.start_session(account, account.id, PHONE, caller(tenant_id), world.ledger, none_lasts)
     assert await is_revoked(world, tenant_id, old.session.aggregate.id)
+
+
+async def test_a_session_of_an_older_release_is_not_listed_and_ends_at_the_next_log_in(
+    world: World, tenant_id: UUID
+) -> None:
+    """Its refresh token is of another kind and good no longer."""
+    account = await registered(world, tenant_id)
+    old = domain_accounts.start_session(id=ids.new_id(), account_id=account.id)
+    await world.ledger.append(caller(tenant_id), old, secrets=[Secret(account.id, f"session {old.id}", b"\1")])
+    assert await sessions.listed(account.id, tenant_id, world.ledger) == []
+    await log_in(world, tenant_id)
+    assert await is_revoked(world, tenant_id, old.id)
 
 
 async def test_device_and_address_are_shown_and_kept_in_clear_nowhere(world: World, tenant_id: UUID) -> None:
