@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from api import api_keys
+from api import api_keys, tokens
 from api.parts import Parts
 from api.rights import Who
 from commands import service_accounts as commands
@@ -106,6 +106,19 @@ async def test_whoever_goes_away_takes_nobody_elses_look_up_along(parts: Parts, 
     await asyncio.sleep(0)
     impatient.cancel()
     assert (await patient).account_id == program.id
+
+
+async def test_a_key_that_counts_no_more_is_refused_also_when_it_was_just_looked_up(parts: Parts, a: House) -> None:
+    """A suspended tenant's programs that come for the first time."""
+
+    def suspended(who: Who) -> None:
+        raise tokens.TenantSuspended
+
+    program = await a.program("products:read")
+    found = api_keys.ApiKeys(parts.ledger, parts.pool, suspended).authenticate(program.token)
+    assert not isinstance(found, Who)
+    with pytest.raises(tokens.TenantSuspended):
+        await found
 
 
 async def test_keys_of_nobody_are_refused_alike(served: Served, a: House, world: World) -> None:

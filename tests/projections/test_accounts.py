@@ -40,7 +40,7 @@ async def test_roles_and_what_became_of_accounts(
     erased.deactivate()  # whoever is erased stays so, whatever else becomes of the account
     receipt_after = await world.ledger.append(caller(tenant_id), erased)
     assert receipt_after.position > receipt.position
-    await project(projector, source, view.VIEW, Story(tenant_id, receipt_after.position), limit=3)
+    await project(projector, source, view.VIEW, Story(tenant_id, receipt_after.position), limit=1)
     rows = await found(app, tenant_id)
     assert [(row.id, row.name, row.role, row.status) for row in rows] == [
         (erased.id, codec.ERASED, "user", "erased"),
