@@ -21,7 +21,7 @@ from commands import limits, passwords, privacy, service_accounts, sessions
 from domain import accounts, refusals, tenants
 from ledger import errors as ledger_errors
 from ledger import keyring, replay
-from projections import positions, rebuild, sales
+from projections import positions, rebuild, sales, travel
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 1
@@ -104,6 +104,7 @@ TABLE: dict[type[Exception], Kind] = {
     ledger_errors.OutcomeUnknown: UNAVAILABLE,
     positions.ViewBehind: UNAVAILABLE,
     positions.TooManyWaiters: UNAVAILABLE,
+    travel.Crowded: UNAVAILABLE,
     psycopg_pool.PoolTimeout: UNAVAILABLE,
     psycopg_pool.PoolClosed: UNAVAILABLE,
     psycopg.OperationalError: UNAVAILABLE,

@@ -11,13 +11,11 @@ from litestar import Controller, Response
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, QueryParameter
 
-from api import answers, asked, errors
+from api import answers, errors, past
 from api.asked import Reader
 from api.rights import may
 from api.routes import get
-from domain import instants
 from ledger import chain, read, replay
-from ledger import errors as ledger_errors
 
 ENTRIES_DEFAULT = 100
 ENTRIES_MAX = 1_000
@@ -143,7 +141,7 @@ class LedgerController(Controller):
         """An aggregate's events, and what they made it, as of `at`: a position, or an instant (RFC 3339), which means the last
         position that was recorded by then. Without it, now. A cursor remembers it. Of at most 10,000 events.
         """
-        to, after = await (_begun(reader, at) if cursor is None else _continued(reader, cursor))
+        to, after = (await past.position(reader, at), 0) if cursor is None else await _continued(reader, cursor)
         shown: list[replay.Happened] = []
 
         def happened(each: replay.Happened) -> None:
@@ -164,26 +162,6 @@ class LedgerController(Controller):
         following = f"{to}.{after + len(events)}" if after + len(events) < found.version else None
         answer = AggregatePage(data=resource, meta=AggregateMeta(next_cursor=following))
         return Response(answer, headers=answers.headers(to))
-
-
-async def _begun(reader: Reader, at: str | None) -> tuple[int, int]:
-    """The position that is meant by `at`, and no version. Raises RequestRefused, TimeUnreadable, TimeWithoutZone, TimeOutOfRange."""
-    head = await reader.head()
-    if at is None:
-        return head, 0
-    if ":" in at:  # stands in every time of RFC 3339, and in no position
-        instant = instants.parsed(at, "at")
-        async with reader.parts.pool.connection() as connection:
-            return await replay.position_at(connection, reader.tenant_id, instant), 0
-    try:
-        position = asked.number(reader.parts, reader.who, at)
-    except ledger_errors.PositionTokenInvalid:
-        text = f"at is neither a position nor a time: {at[:40]!r}. Send an X-Position as it was given, or 2026-01-31T09:30:00Z."
-        raise errors.RequestRefused(errors.INVALID, text, {"at": [text]}) from None
-    if position > head:
-        text = f"at lies beyond the end of the stream: {at[:40]!r}. Send a position up to {head}, or leave it out."
-        raise errors.RequestRefused(errors.INVALID, text, {"at": [text]})
-    return position, 0
 
 
 async def _continued(reader: Reader, cursor: str) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from ledger.store import Ledger, Pool
 from ledger.token_keys import TokenKeys
 from ledger.waker import Waker
 from projections.positions import Reached
+from projections.travel import Travels
 
 
 def _unread() -> telemetry.Http:
@@ -35,6 +36,7 @@ class Parts:
     projector: Pool  # of the projector's role, which sees all tenants: for asking for rebuilds alone
     platform: Pool  # of the platform's role, which sees no person's data of any tenant
     reached: Reached  # how far the views are
+    travels: Travels  # views as they stood
     waker: Waker
     tokens: Tokens  # positions for outsiders
     token_keys: TokenKeys  # what access tokens are signed with

@@ -91,7 +91,7 @@ def _sales(
         yield sale
 
 
-async def _fill(ledger: Ledger, tenant_id: UUID, events: int) -> int:
+async def fill(ledger: Ledger, tenant_id: UUID, events: int) -> int:
     """The head's position."""
     await ledger.open_stream(tenant_id)
     listed = _products(tenant_id)
@@ -114,7 +114,7 @@ async def _append(ledger: Ledger, tenant_id: UUID, aggregates: Sequence[Aggregat
     await asyncio.gather(*(ledger.append(caller(), aggregate) for aggregate in aggregates))
 
 
-async def _catch_up(app_url: str, source: stream.Source, tenant_id: UUID, views: Sequence[View], head: int) -> float:
+async def catch_up(app_url: str, source: stream.Source, tenant_id: UUID, views: Sequence[View], head: int) -> float:
     """Seconds from an empty view to the head, the runner's start included."""
     connect = database.projecting_connector(app_url)
     async with await connect() as connection:
@@ -159,12 +159,12 @@ async def _measure(app_url: str, events: int, repeats: int) -> dict[str, object]
     await appends.start()
     connect = database.connector(app_url, "app")
     async with database.pool(app_url, "app", 2) as pool, lookups.running(connect, pool, codec, keyring) as looks:
-        head = await _fill(Ledger(pool, appends, looks, codec, keyring), tenant_id, events)
+        head = await fill(Ledger(pool, appends, looks, codec, keyring), tenant_id, events)
     await appends.close()
     source = stream.Source(codec, keyring)
 
     async def rate(*views: View) -> int:
-        seconds = [await _catch_up(app_url, source, tenant_id, views, head) for _ in range(repeats)]
+        seconds = [await catch_up(app_url, source, tenant_id, views, head) for _ in range(repeats)]
         return round(head / statistics.median(seconds))
 
     wanted = next(view for view in catalogue.VIEWS if view.name == "transactions")

@@ -17,7 +17,8 @@ from bitnexus.embedded import Embedded
 from ledger.keys import MasterKey
 from migrations import runner
 
-MASTER = MasterKey(os.urandom(32))
+MASTER_BYTES = os.urandom(32)
+MASTER = MasterKey(MASTER_BYTES)
 
 
 class Urls(NamedTuple):

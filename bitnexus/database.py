@@ -51,6 +51,16 @@ def projecting_connector(app_url: str) -> Callable[[], Awaitable[AsyncConnection
     return lambda: AsyncConnection.connect(autocommit=True, **found)
 
 
+def travelling_connector(app_url: str) -> Callable[[], Awaitable[AsyncConnection[TupleRow]]]:
+    """For views of the past, in temporary tables that grow while they are written: a plan that was made when they were empty
+    would read all of them for each batch."""
+    found = {**parameters(app_url, "app"), "application_name": "bitnexus past"}
+    found["options"] += (
+        f" -c plan_cache_mode=force_custom_plan -c idle_in_transaction_session_timeout={PROJECTOR_IDLE_MS_MAX}"
+    )
+    return lambda: AsyncConnection.connect(autocommit=True, **found)
+
+
 def connect_sync(app_url: str, role: Role) -> Connection[TupleRow]:
     """For commands of the command line that stream."""
     return psycopg.connect(autocommit=True, **parameters(app_url, role))

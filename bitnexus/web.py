@@ -9,12 +9,13 @@ from litestar.types import ASGIApp
 from api import app as api_app
 from api import telemetry as api_telemetry
 from api.parts import Parts
-from bitnexus import erasures
+from bitnexus import database, erasures
 from bitnexus.process import Process
 from bitnexus.settings import Settings
 from bitnexus.telemetry import Telemetry
 from domain.accounts import SessionLimits
 from ledger.positions import Tokens
+from projections.travel import Travels
 
 
 def application(parts: Process, settings: Settings, telemetry: Telemetry, stopping: asyncio.Event) -> ASGIApp:
@@ -28,6 +29,7 @@ def application(parts: Process, settings: Settings, telemetry: Telemetry, stoppi
             projector=parts.projector,
             platform=parts.platform,
             reached=parts.reached,
+            travels=Travels(database.travelling_connector(parts.installation.app_url), parts.source),
             waker=parts.waker,
             tokens=Tokens(master),
             token_keys=parts.token_keys,

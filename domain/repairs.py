@@ -10,7 +10,8 @@ from domain import aggregates, text
 from domain.meaning import meaning
 
 REASON_LENGTH_MAX = 500
-OPERATOR_LENGTH_MAX = 100
+COMMAND_LINE = "command line"
+"""Whoever has the machine, and names no account. Not the operating system's name of them: it is a person's, and stays for ever."""
 
 
 class Decision(StrEnum):
@@ -35,7 +36,7 @@ class Repair(aggregates.Aggregate):
         ]
         decision: Annotated[str, meaning("What was done: retry or skip")]
         reason: Annotated[str, meaning("Why, in the operator's words")]
-        operator: Annotated[str, meaning("Who, as the operating system knows them")]
+        operator: Annotated[str, meaning("Whose decision it was: the id of an account, or: command line")]
 
     @event(ViewRepaired)
     def __init__(self, id: UUID, view: str, parked_id: UUID | None, decision: str, reason: str, operator: str) -> None:
@@ -46,7 +47,9 @@ class Repair(aggregates.Aggregate):
         self.operator = operator
 
 
-def repair(*, id: UUID, view: str, parked_id: UUID | None, decision: Decision, reason: str, operator: str) -> Repair:
+def repair(
+    *, id: UUID, view: str, parked_id: UUID | None, decision: Decision, reason: str, account_id: UUID | None
+) -> Repair:
     """Raises TextBlank, TextTooLong, TextForbidden."""
     return Repair(
         id=id,
@@ -54,5 +57,5 @@ def repair(*, id: UUID, view: str, parked_id: UUID | None, decision: Decision, r
         parked_id=parked_id,
         decision=str(decision),
         reason=text.line(reason, "reason", length_max=REASON_LENGTH_MAX),
-        operator=text.line(operator, "operator", length_max=OPERATOR_LENGTH_MAX),
+        operator=COMMAND_LINE if account_id is None else str(account_id),
     )

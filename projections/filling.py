@@ -20,6 +20,8 @@ from projections import batches, columns, comparison, failures, generations, par
 from projections.rebuild import Job
 from projections.view import View
 
+BATCH_EVENTS = 200
+"""Some 3 ms of a core, and as long one of the database's: whoever sells meanwhile has a turn in between."""
 JOIN_EVENTS_MAX = 200
 """What is left for the moment in which the feeding of the tenant's view is held: some 20 ms."""
 PAUSE_S_MAX = 5.0
@@ -67,13 +69,18 @@ def _silent(tenant_id: UUID, position: int, end: int) -> None:
     pass
 
 
+def rest_of(share_percent: int) -> float:
+    """The `rest` of `work` with which it takes that much of the time (1–100)."""
+    return 100 / share_percent - 1
+
+
 async def work(
     connect: positions.Connect,
     source: stream.Source,
     view: View,
     job: Job,
     *,
-    batch_events: int = stream.EVENTS_MAX,
+    batch_events: int = BATCH_EVENTS,
     rest: float = 0.0,
     progress: Progress = _silent,
 ) -> comparison.Comparison | None:

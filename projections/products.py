@@ -26,13 +26,14 @@ FROM unnest(%b, %b, %b, %b, %b, %b, %b, %b, %b, %b)
 ON CONFLICT (tenant_id, generation, product_id) DO NOTHING
 """
 
-# NULL leaves a column as it is. The guard on position makes a repeat harmless.
+# NULL leaves a column as it is. The guard on position makes a repeat harmless. That the ids are named a second time keeps the
+# server from reading the whole generation where it has no statistics of it yet.
 UPDATE_CHANGED: LiteralString = """
 UPDATE views.products p
 SET name = coalesce(x.name, p.name), price = coalesce(x.price::numeric, p.price), status = coalesce(x.status, p.status),
     updated_at = x.at, position = x.position
 FROM unnest(%b, %b, %b, %b, %b, %b) AS x (id, name, price, status, at, position)
-WHERE p.tenant_id = %b AND p.generation = %b AND p.product_id = x.id AND p.position < x.position
+WHERE p.tenant_id = %b AND p.generation = %b AND p.product_id = ANY (%b) AND p.product_id = x.id AND p.position < x.position
 """
 
 COLUMNS: LiteralString = (
@@ -121,8 +122,9 @@ def _changed_columns(batch: Batch, changed: dict[UUID, list[read.Recorded]]) -> 
         prices.append(price)
         statuses.append(status)
     last = [happened[-1] for happened in changed.values()]
+    ids = Uuids.of(list(changed))
     return [
-        Uuids.of(list(changed)),
+        ids,
         Texts.of(names),
         Texts.of(prices),
         Texts.of(statuses),
@@ -130,6 +132,7 @@ def _changed_columns(batch: Batch, changed: dict[UUID, list[read.Recorded]]) -> 
         Int8s.of([recorded.position for recorded in last]),
         batch.tenant_id,
         batch.generation,
+        ids,
     ]
 
 

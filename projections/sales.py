@@ -10,7 +10,7 @@ import msgspec
 
 from domain.transactions import Refund, Transaction
 from ledger import read
-from projections import failures, reading
+from projections import failures, reading, travel
 from projections.columns import Int8s, Texts, Times
 from projections.view import Batch, Cursor, Table, View
 
@@ -123,9 +123,19 @@ async def summary(
     found = await reading.many(
         connection, NAME, tenant_id, _row, SUMMARY, from_day=from_day, to_day=to_day, limit=ROWS_MAX + 1
     )
-    if len(found.rows) > ROWS_MAX:
+    return _summed(found.rows, found.position, from_day, to_day)
+
+
+async def summary_of(past: travel.Past, from_day: date | None, to_day: date | None) -> Summary:
+    """As `summary`, of this view as it stood. Raises SummaryTooLong."""
+    rows = await past.many(_row, SUMMARY, from_day=from_day, to_day=to_day, limit=ROWS_MAX + 1)
+    return _summed(rows, past.position, from_day, to_day)
+
+
+def _summed(rows: list[SalesRow], position: int, from_day: date | None, to_day: date | None) -> Summary:
+    if len(rows) > ROWS_MAX:
         raise SummaryTooLong(from_day, to_day)
-    return Summary(found.rows, totals(found.rows), found.position)
+    return Summary(rows, totals(rows), position)
 
 
 def totals(rows: Iterable[SalesRow]) -> list[SalesTotal]:

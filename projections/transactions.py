@@ -34,13 +34,14 @@ FROM unnest(%b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b)
 ON CONFLICT (tenant_id, generation, transaction_id) DO NOTHING
 """
 
-# Refunds carry what stands after them, so they are assigned, never added. The guard on position makes a repeat harmless.
+# Refunds carry what stands after them, so they are assigned, never added. The guard on position makes a repeat harmless. That
+# the ids are named a second time keeps the server from reading the whole generation where it has no statistics of it yet.
 UPDATE_REFUNDED: LiteralString = """
 UPDATE views.transactions t
 SET refunded_lines = t.refunded_lines || x.refunded_lines, refunded_minor = x.refunded_minor, status = x.status,
     updated_at = x.at, position = x.position
 FROM unnest(%b, %b, %b, %b, %b, %b) AS x (id, refunded_lines, refunded_minor, status, at, position)
-WHERE t.tenant_id = %b AND t.generation = %b AND t.transaction_id = x.id AND t.position < x.position
+WHERE t.tenant_id = %b AND t.generation = %b AND t.transaction_id = ANY (%b) AND t.transaction_id = x.id AND t.position < x.position
 """
 
 COLUMNS: LiteralString = (
@@ -152,8 +153,9 @@ def _recorded_columns(batch: Batch, sales: Sequence[read.Recorded]) -> list[obje
 
 def _refunded_columns(batch: Batch, refunded: dict[UUID, list[read.Recorded]]) -> list[object]:
     last = [happened[-1] for happened in refunded.values()]
+    ids = Uuids.of(list(refunded))
     return [
-        Uuids.of(list(refunded)),
+        ids,
         Jsonbs.of(
             [
                 {line.line_id: line.refunded_quantity for recorded in happened for line in recorded.event.lines}
@@ -166,6 +168,7 @@ def _refunded_columns(batch: Batch, refunded: dict[UUID, list[read.Recorded]]) -
         Int8s.of([recorded.position for recorded in last]),
         batch.tenant_id,
         batch.generation,
+        ids,
     ]
 
 

@@ -8,9 +8,9 @@ from litestar import Controller, Response
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
-from api import answers, cursors, errors, refunds, versions
+from api import answers, cursors, errors, past, refunds, versions
 from api import bodies as request_bodies
-from api.asked import Reader, Sender
+from api.asked import HttpRequest, Reader, Sender
 from api.rights import may
 from api.routes import delete, get, post
 from api.transactions import bodies, resources, visibility
@@ -67,15 +67,25 @@ class TransactionController(Controller):
     async def summary(
         self,
         reader: NamedDependency[Reader],
+        request: HttpRequest,
         first: Annotated[date | None, QueryParameter(name="from")] = None,
         last: Annotated[date | None, QueryParameter(name="to")] = None,
+        at: FromQuery[str | None] = None,
     ) -> Response[resources.Summary]:
-        """Sales by day and currency, from one UTC day to another, both included; left out: from the first, to the last."""
+        """Sales by day and currency, from one UTC day to another, both included; left out: from the first, to the last.
+
+        With `at` as they stood then: at a position, or at an instant (RFC 3339), which means the last position that was recorded
+        by then. That is computed anew: 503 while another answer of that kind is being made for the tenant, or after a minute.
+        """
         if first is not None and last is not None and first > last:
             text = f"The summary would end on {last}, before it begins on {first}. Exchange from and to."
             raise errors.RequestRefused(errors.INVALID, text, {"from": [text]})
-        async with reader.views(sales_view.NAME) as connection:
-            found = await sales_view.summary(connection, reader.tenant_id, first, last)
+        if at is not None:
+            position = await past.position(reader, at)
+            found = await past.while_asked(request, reader, _summary_at(reader, position, first, last))
+        else:
+            async with reader.views(sales_view.NAME) as connection:
+                found = await sales_view.summary(connection, reader.tenant_id, first, last)
         return Response(resources.of_summary(found), headers=answers.headers(reader.shown(found.position)))
 
     @get(
@@ -137,3 +147,8 @@ class TransactionController(Controller):
         return answers.created(
             resource, resource.position, f"{refunds.PATH}/{resource.id}", version=receipt.aggregate.version
         )
+
+
+async def _summary_at(reader: Reader, position: int, first: date | None, last: date | None) -> sales_view.Summary:
+    async with past.stood(reader, sales_view.VIEW, position) as stood:
+        return await sales_view.summary_of(stood, first, last)

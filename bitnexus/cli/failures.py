@@ -12,7 +12,7 @@ from commands import passwords
 from domain import refusals
 from ledger import errors as ledger
 from migrations import errors as migrations
-from projections import comparison, rebuild, repairing, switching
+from projections import comparison, rebuild, repairing, switching, travel
 
 # Their messages have three parts already.
 TOLD = (
@@ -40,6 +40,7 @@ TOLD = (
     comparison.NotAtOnePosition,
     switching.NothingThere,
     repairing.NothingParked,
+    travel.Undigested,
 )
 DATABASE_GONE = (psycopg.OperationalError, psycopg_pool.PoolTimeout)
 

@@ -11,6 +11,11 @@ WORKERS_MAX = 64
 """Each has some 25 connections to the database."""
 JOBS_MAX = 32
 """Tenants rebuilt at one time: each has two connections to the database."""
+SHARE = 33
+"""Percent of the time in which a rebuild works; it rests after each batch for what is left. At all of it a rebuild and the
+database's part in it would have one of two cores, and whoever sells meanwhile would wait."""
+ROWS, ROWS_MAX = 100, 100_000
+"""Shown of a table: all of them are in memory, 1 KiB each."""
 CONCURRENCY, CONCURRENCY_MAX = 64, 1_000  # as in bitnexus.retail.run, which is not imported for `--help`
 
 
@@ -145,10 +150,24 @@ def _projections(groups: Any) -> None:
     leaf = _leaf(group, "list", "views.show", "every view, with how far it is behind")
     leaf.add_argument("--tenant", metavar="SLUG", help="only this one's")
     leaf.add_argument("--by-tenant", action="store_true", help="a line for each tenant")
+    leaf = _leaf(group, "at", "travel.show", "the rows of a view as they stood, made aside")
+    leaf.add_argument("view", metavar="VIEW")
+    leaf.add_argument("--tenant", required=True, metavar="SLUG")
+    leaf.add_argument(
+        "--time", required=True, metavar="T", help="a position, or an instant such as 2026-01-31T09:30:00Z"
+    )
+    leaf.add_argument("--limit", type=_rows, default=ROWS, metavar="N", help="rows of a table (default %(default)s)")
     leaf = _leaf(group, "rebuild", "rebuilds.fill", "fill a view anew beside the rows that are read, then read the new")
     _of_tenants(leaf)
     leaf.add_argument("--compare-only", action="store_true", help="go on reading the old rows; exit 1 if they differ")
     leaf.add_argument("--jobs", type=_jobs, default=1, metavar="N", help="tenants at one time (default %(default)s)")
+    leaf.add_argument(
+        "--share",
+        type=_share,
+        default=SHARE,
+        metavar="PERCENT",
+        help="of its time it works, of each job (default %(default)s)",
+    )
     leaf = _leaf(group, "parked", "repairs.parked", "what views could not digest, and why")
     leaf.add_argument("--view", metavar="VIEW", help="only this one's")
     leaf.add_argument("--tenant", metavar="SLUG", help="only this one's")
@@ -167,6 +186,9 @@ def _repair(leaf: argparse.ArgumentParser) -> None:
         "--originator", type=_uuid, metavar="ID", help="whose events are parked (default: a stopped view)"
     )
     leaf.add_argument("--reason", required=True, metavar="TEXT", help="why; it is recorded in the tenant's ledger")
+    leaf.add_argument(
+        "--account", type=_uuid, metavar="ID", help="whose decision it is, recorded too (default: the command line's)"
+    )
 
 
 def _uuid(text: str) -> UUID:
@@ -258,6 +280,14 @@ def _concurrency(text: str) -> int:
 
 def _jobs(text: str) -> int:
     return _number(text, 1, JOBS_MAX)
+
+
+def _share(text: str) -> int:
+    return _number(text, 1, 100)
+
+
+def _rows(text: str) -> int:
+    return _number(text, 1, ROWS_MAX)
 
 
 def _position(text: str) -> int:

@@ -36,13 +36,16 @@ class Rebuilt(msgspec.Struct, frozen=True):
 class _Rebuilding:
     """Of some tenants, in this process, which others take for one that projects."""
 
-    def __init__(self, parts: Process, view: View, chosen: Sequence[UUID], bars: Bars, *, compare_only: bool) -> None:
+    def __init__(
+        self, parts: Process, view: View, chosen: Sequence[UUID], bars: Bars, *, compare_only: bool, share: int
+    ) -> None:
         self.results: list[Rebuilt] = []
         self._parts = parts
         self._view = view
         self._chosen = chosen
         self._bars = bars
         self._compare_only = compare_only
+        self._rest = filling.rest_of(share)
         self._asked: list[UUID] = []
         self._connect = database.projecting_connector(parts.installation.app_url)
         self._leases = leases.Leases(ids.new_id(), [])
@@ -105,7 +108,7 @@ class _Rebuilding:
             while wanted:
                 job = wanted.pop(0)
                 compared = await filling.work(
-                    self._connect, self._parts.source, self._view, job, progress=self._progress
+                    self._connect, self._parts.source, self._view, job, rest=self._rest, progress=self._progress
                 )
                 error = None
                 if compared is None:
@@ -140,7 +143,9 @@ def fill(arguments: Namespace, settings: Settings, output: Output) -> int:
     async def work(parts: Process) -> list[Rebuilt]:
         chosen = await _chosen(arguments, parts)
         with output.progress(rates=True) as bars:
-            rebuilding = _Rebuilding(parts, view, chosen, bars, compare_only=arguments.compare_only)
+            rebuilding = _Rebuilding(
+                parts, view, chosen, bars, compare_only=arguments.compare_only, share=arguments.share
+            )
             await rebuilding.run(arguments.jobs)
         return rebuilding.results
 

@@ -1,6 +1,5 @@
 """`projections parked`, `projections retry` and `projections skip`."""
 
-import getpass
 from argparse import Namespace
 from uuid import UUID
 
@@ -71,9 +70,9 @@ def _repair(arguments: Namespace, settings: Settings, output: Output, decision: 
                 parked_id=parked_id,
                 decision=decision,
                 reason=arguments.reason,
-                operator=getpass.getuser(),
+                account_id=arguments.account,
             )
-            caller = Caller(tenant_id=tenant_id, actor_id=None, role="system", command_id=ids.new_id())
+            caller = Caller(tenant_id=tenant_id, actor_id=arguments.account, role="system", command_id=ids.new_id())
             await commands.repair(command, caller, parts.ledger)
             if parked_id is None:
                 return await repairing.stopped(connection, parts.source, view, tenant_id, skip=skips)

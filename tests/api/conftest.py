@@ -12,7 +12,7 @@ from commands import privacy, tenants
 from ledger.positions import Tokens
 from ledger.store import Pool
 from ledger.watch import Watch
-from projections import catalogue, positions, runner, stream
+from projections import catalogue, positions, runner, stream, travel
 from tests.api import house
 from tests.api.house import House, Served
 from tests.world import MASTER, World
@@ -44,6 +44,10 @@ def make_parts(world: World, reached: positions.Reached, platform: Pool, default
         projector=world.projector,
         platform=platform,
         reached=reached,
+        travels=travel.Travels(
+            connections.travelling_connector(world.database.app_url),
+            stream.Source(world.ledger.codec, world.ledger.keyring),
+        ),
         waker=world.waker,
         tokens=Tokens(MASTER),
         token_keys=house.keys(),

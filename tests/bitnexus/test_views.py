@@ -58,6 +58,7 @@ def test_rebuild_switch_back_and_drop(bitnexus: CommandLine, shop: str) -> None:
     dropped = bitnexus.good("projections", "drop", "transactions", "--all")
     assert dropped["dropped"] == [{"tenant_id": shop, "generation": 2, "rows": table["rows_after"]}]
     assert "no other generation" in refused(bitnexus, "drop", "transactions", "--tenant", "shop")
+    assert "is not a whole number from 1 to 100" in refused(bitnexus, "rebuild", "transactions", "--share", "0")
     assert (listed(bitnexus, "transactions")["generation"], listed(bitnexus, "transactions")["other"]) == (1, None)
 
 
@@ -113,19 +114,48 @@ def test_a_missing_table_is_said_so(bitnexus: CommandLine, shop: str, database: 
     assert "views.refunds. Run `bitnexus migrate`" in refused(bitnexus, "rebuild", "refunds", "--tenant", "shop")
 
 
+def test_a_version_that_goes_backwards_is_refused(bitnexus: CommandLine, shop: str, database: Database) -> None:
+    """By a release that is older than the rows: neither a rebuild, nor what is new, would be as the newer one wants it."""
+    bitnexus.good("projections", "rebuild", "sales", "--tenant", "shop")
+    with psycopg.connect(database.owner_url, autocommit=True) as owner:
+        owner.execute("UPDATE views.positions SET version = 99 WHERE view = 'sales'")
+        rows = owner.execute("SELECT * FROM views.positions ORDER BY 1, 2, 3").fetchall()
+        said = refused(bitnexus, "rebuild", "sales", "--tenant", "shop")
+        assert "this release has version 1, and what is stored is of version 99" in said
+        assert owner.execute("SELECT * FROM views.positions ORDER BY 1, 2, 3").fetchall() == rows
+
+
+@pytest.mark.parametrize(
+    "command", ["rebuild", "switch", "drop", "parked --view", "retry --reason R", "skip --reason R"]
+)
+def test_an_unknown_view_or_tenant_is_said_so(bitnexus: CommandLine, command: str) -> None:
+    first, *more = command.split()
+    view = more if more == ["--view"] else []
+    options = [] if view else more
+    assert "There is no such view: 'profits'. Give one of products, transactions, refunds, sales." in refused(
+        bitnexus, first, *view, "profits", "--tenant", "platform", *options
+    )
+    assert "There is no tenant with this slug: 'nobody'" in refused(
+        bitnexus, first, *view, "sales", "--tenant", "nobody", *options
+    )
+
+
 def test_what_is_parked_is_shown_retried_and_skipped_with_the_reason_on_record(
     bitnexus: CommandLine, shop: str, database: Database
 ) -> None:
     bitnexus.good("projections", "rebuild", "products", "--tenant", "shop")
     bitnexus.good("projections", "drop", "products")
     first, second = _park_two(database, UUID(shop))
+    admin = _only_account(database, UUID(shop))
     found = bitnexus.good("projections", "parked", "--view", "products", "--tenant", "shop")["parked"]
     assert {each["originator_id"] for each in found} == {str(first), str(second)}
     assert {(each["error"], each["events"]) for each in found} == {("ValueError", 1)}
     assert listed(bitnexus, "products")["parked"] == 2
     of = ("products", "--tenant", "shop", "--reason", "the release of today", "--originator")
     assert bitnexus.good("projections", "retry", *of, first)["applied"] == 1
-    assert bitnexus.good("projections", "skip", *of, second)["skipped"] == 1
+    nobody = bitnexus("projections", "skip", *of, second, "--account", shop)
+    assert (nobody.code, "There is no account with the id" in nobody.err) == (2, True)
+    assert bitnexus.good("projections", "skip", *of, second, "--account", admin)["skipped"] == 1
     assert bitnexus.good("projections", "parked")["parked"] == []
     assert "has parked nothing of" in refused(bitnexus, "retry", *of, str(first))
     assert "has not stopped" in refused(bitnexus, "retry", *of[:-1])
@@ -136,10 +166,17 @@ def test_what_is_parked_is_shown_retried_and_skipped_with_the_reason_on_record(
         recorded = [bytes(state) for (state,) in rows]
         left = owner.execute("SELECT product_id FROM views.products").fetchall()
     assert len(recorded) == 2  # what was refused is no repair
-    assert b'"decision":"retry","reason":"the release of today","operator":' in recorded[0]
-    assert b'"decision":"skip"' in recorded[1]
+    assert b'"decision":"retry","reason":"the release of today","operator":"command line"' in recorded[0]
+    assert f'"decision":"skip","reason":"the release of today","operator":"{admin}"'.encode() in recorded[1]
     assert (first,) in left
     assert (second,) not in left
+
+
+def _only_account(database: Database, tenant_id: UUID) -> UUID:
+    with psycopg.connect(database.owner_url, autocommit=True) as owner:
+        query = "SELECT originator_id FROM ledger.events WHERE tenant_id = %s AND topic = 'account.registered'"
+        ((account_id,),) = owner.execute(query, (tenant_id,)).fetchall()
+    return UUID(str(account_id))
 
 
 def _park_two(database: Database, tenant_id: UUID) -> list[UUID]:

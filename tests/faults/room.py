@@ -9,6 +9,7 @@ import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import LiteralString, NamedTuple
 
 import psycopg
 from psycopg import sql
@@ -21,36 +22,56 @@ LEFT_BYTES = 256 * 1024
 """Room that is left when it gets scarce: about 300 commands, so that it ends amidst a load."""
 FILLER_BYTES = 64 * 1024
 
-# Rows of 2 kB, of which four fill a page, of a transaction that is rolled back: the table's file stays as large, and no row is there.
-SWELL = """
-INSERT INTO ledger.events (tenant_id, position, originator_id, originator_version, topic, recorded_at, state, metadata, hash)
-SELECT gen_random_uuid(), n, gen_random_uuid(), 1, 'nothing', now(), convert_to(repeat('x', 1880), 'UTF8'), '', sha256('')
-FROM generate_series(1, %s) AS n
-"""
 SWELL_ROWS = WAL_SEGMENT_BYTES // 8192 * 4
-# Else it finds that room in the table after a minute.
-KEEP_SWOLLEN = "ALTER TABLE ledger.events SET (autovacuum_enabled = false)"
-SIZE = "SELECT pg_relation_size('ledger.events')"
+
+
+class Table(NamedTuple):
+    """One that is to run out of room. `swell` inserts as many rows of 2 kB as it is told, of which four fill a page, in a
+    transaction that is rolled back: the table's file stays as large, and no row is there. It is compressed by nobody."""
+
+    name: LiteralString
+    swell: LiteralString
+
+
+EVENTS = Table(
+    "ledger.events",
+    """
+    INSERT INTO ledger.events (tenant_id, position, originator_id, originator_version, topic, recorded_at, state, metadata, hash)
+    SELECT gen_random_uuid(), n, gen_random_uuid(), 1, 'nothing', now(), convert_to(repeat('x', 1880), 'UTF8'), '', sha256('')
+    FROM generate_series(1, %s) AS n
+    """,
+)
+PRODUCTS = Table(
+    "views.products",
+    """
+    INSERT INTO views.products (tenant_id, product_id, sku, name, price, currency, metadata, status, inserted_at, updated_at, position)
+    SELECT gen_random_uuid(), gen_random_uuid(), 'nothing', repeat('x', 1900), 0, 'EUR', '{}', 'listed', now(), now(), n
+    FROM generate_series(1, %s) AS n
+    """,
+)
 
 
 class FileLimit:
     """No file of `embedded`'s server grows past a size from `take` or `limit` on, until `give` or until the server starts anew."""
 
-    def __init__(self, embedded: Embedded) -> None:
+    def __init__(self, embedded: Embedded, table: Table = EVENTS) -> None:
         self._embedded = embedded
+        self._table = table
         with psycopg.connect(embedded.owner_url) as owner:
-            owner.execute(KEEP_SWOLLEN)
+            # Else it finds that room in the table after a minute, or room that is left in its pages at once.
+            keep_swollen = sql.SQL("ALTER TABLE {} SET (autovacuum_enabled = false, fillfactor = 100)")
+            owner.execute(keep_swollen.format(sql.SQL(table.name)))
         with psycopg.connect(embedded.owner_url) as owner:
-            owner.execute(SWELL, [SWELL_ROWS])
+            owner.execute(table.swell, [SWELL_ROWS])
             owner.rollback()
 
-    def take(self) -> None:
-        """The events' table gets LEFT_BYTES more, the write-ahead log all that it wants."""
+    def take(self, left_bytes: int = LEFT_BYTES) -> None:
+        """The table gets so much more, the write-ahead log all that it wants."""
         with psycopg.connect(self._embedded.owner_url) as owner:
-            row = owner.execute(SIZE).fetchone()
+            row = owner.execute("SELECT pg_relation_size(%s)", (self._table.name,)).fetchone()
         assert row is not None
         assert row[0] >= WAL_SEGMENT_BYTES
-        self.limit(row[0] + LEFT_BYTES)
+        self.limit(row[0] + left_bytes)
 
     def give(self) -> None:
         self.limit(resource.RLIM_INFINITY)
@@ -102,9 +123,9 @@ def _really(uid: int, gid: int) -> Iterator[None]:
 
 
 class SmallDisk:
-    """The events' table lies on the file system at `mounted`, which is small, and full from `take` until `give`."""
+    """The table lies on the file system at `mounted`, which is small, and full from `take` until `give`."""
 
-    def __init__(self, embedded: Embedded, mounted: Path) -> None:
+    def __init__(self, embedded: Embedded, mounted: Path, table: Table = EVENTS) -> None:
         self._filler = mounted / "filler"
         home = mounted / "tablespace"
         home.mkdir(mode=0o700)
@@ -113,12 +134,12 @@ class SmallDisk:
         mounted.chmod(0o755)
         with psycopg.connect(embedded.owner_url, autocommit=True) as owner:
             owner.execute(sql.SQL("CREATE TABLESPACE small LOCATION {}").format(str(home)))
-            owner.execute("ALTER TABLE ledger.events SET TABLESPACE small")
+            owner.execute(sql.SQL("ALTER TABLE {} SET TABLESPACE small").format(sql.SQL(table.name)))
 
-    def take(self) -> None:
-        """All but LEFT_BYTES."""
+    def take(self, left_bytes: int = LEFT_BYTES) -> None:
+        """All but so much."""
         with self._filler.open("wb", buffering=0) as filler:
-            while _free(self._filler) > LEFT_BYTES:
+            while _free(self._filler) > left_bytes:
                 filler.write(bytes(FILLER_BYTES))
 
     def give(self) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -25,6 +26,7 @@ from projections import (
     runner,
     stream,
     switching,
+    travel,
 )
 from projections.view import View
 from tests.projections.story import Story, tell
@@ -35,6 +37,7 @@ PATIENCE_S = 20.0
 """How long a test waits for what must happen; it is there much sooner."""
 
 Rows = dict[str, list[TupleRow]]
+Shown = dict[str, list[dict[str, Any]]]
 Connection = AsyncConnection[TupleRow]
 
 
@@ -62,6 +65,11 @@ async def story(world: World, tenant_id: UUID) -> Story:
 @pytest.fixture
 def source(world: World) -> stream.Source:
     return stream.Source(world.ledger.codec, world.ledger.keyring)
+
+
+@pytest.fixture
+def travels(world: World, source: stream.Source) -> travel.Travels:
+    return travel.Travels(connections.travelling_connector(world.database.app_url), source)
 
 
 class Process:
@@ -144,6 +152,11 @@ async def assert_replay_gives_the_same(
             compared = await rebuilt(world, source, view, tenant_id, compare_only=True)
             assert compared.equal, compared
             await switching.drop(connection, view, tenant_id)
+
+
+async def shown(past: travel.Past, view: View) -> Shown:
+    """All rows of a view of the past, by table, in order of their key."""
+    return {table.name: await past.first(table, 10_000) for table in view.tables}
 
 
 async def rows(connection: Connection, tenant_id: UUID, generation: int = 1) -> Rows:

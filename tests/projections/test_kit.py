@@ -1,8 +1,8 @@
 """What every view of the catalogue has to stand, whatever it shows: a view passes by being listed.
 
-Repeats change nothing, a crash between any two statements loses and doubles nothing, replay gives the same, tenants stay
-apart, unknown events are passed over; and where a view says so, the order between aggregates does not matter. That a view
-forgets erased persons is in test_erasers.
+Repeats change nothing, a crash between any two statements loses and doubles nothing, replay gives the same, the past is as
+it was, tenants stay apart, unknown events are passed over; and where a view says so, the order between aggregates does not
+matter. That a view forgets erased persons is in test_erasers.
 """
 
 import random
@@ -14,11 +14,13 @@ from uuid import UUID
 import msgspec
 import psycopg
 import pytest
+from psycopg import sql
+from psycopg.rows import TupleRow
 
 from ledger import ids
-from projections import batches, catalogue, cross_tenant, generations, sales, stream
+from projections import batches, catalogue, cross_tenant, generations, sales, stream, travel
 from projections.view import View
-from tests.projections.conftest import Connection, Rows, project, rebuilt, rows
+from tests.projections.conftest import Connection, Rows, project, rebuilt, rows, shown
 from tests.projections.story import Story, append_unknown_topic, tell
 from tests.world import World
 
@@ -126,6 +128,37 @@ async def test_an_event_of_an_unknown_kind_is_passed_over(
     await project(projector, source, view, story, limit=100)
     ((_, _, position),) = await cross_tenant.positions(projector, [(story.tenant_id, view.name)])
     assert position == story.position
+
+
+@EACH_VIEW
+async def test_the_view_as_it_stood_is_what_a_fresh_build_up_to_there_is(
+    projector: Connection, source: stream.Source, story: Story, view: View, travels: travel.Travels
+) -> None:
+    """At every position that is asked for, whatever has happened since; and what is read stays as it is."""
+    for position in (0, 1, 17, 40, story.position):
+        await forget(projector, view, story)
+        await project(projector, source, view, story, limit=25, end=position)
+        fresh = await rows(projector, story.tenant_id)
+        async with travels.to(view, story.tenant_id, position) as past:
+            stood = await shown(past, view)
+            counts = [await past.count(table) for table in view.tables]
+        expected = {table.name: unnamed(fresh[table.name]) for table in view.tables}
+        assert {name: sorted(found, key=str) for name, found in stood.items()} == expected
+        assert counts == [len(found) for found in expected.values()]
+        assert await rows(projector, story.tenant_id) == fresh
+    assert all(counts)
+
+
+def unnamed(found: list[TupleRow]) -> list[dict[str, Any]]:
+    """Rows without their tenant, in some order."""
+    return sorted(({key: row[key] for key in row if key != "tenant_id"} for (row,) in found), key=str)
+
+
+async def forget(connection: Connection, view: View, story: Story) -> None:
+    for table in view.tables:
+        query = sql.SQL("DELETE FROM views.{} WHERE tenant_id = %s").format(sql.Identifier(table.name))
+        await connection.execute(query, (story.tenant_id,))
+    await connection.execute("DELETE FROM views.positions WHERE tenant_id = %s", (story.tenant_id,))
 
 
 async def permuted(connection: Connection, source: stream.Source, story: Story, view: View, seed: int) -> Rows:

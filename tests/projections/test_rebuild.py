@@ -242,9 +242,16 @@ async def test_whoever_lost_a_rebuild_switches_nothing(
     assert [state for _, state, _ in await states(projector, products.VIEW, story)] == ["active", "ready"]
 
 
+@pytest.mark.parametrize("join_events_max", [5, 200], ids=["in the middle", "at its end"])
 async def test_a_paused_rebuild_writes_nothing_more(
-    projector: Connection, source: stream.Source, story: Story, connect: Connect
+    projector: Connection,
+    source: stream.Source,
+    story: Story,
+    connect: Connect,
+    monkeypatch: pytest.MonkeyPatch,
+    join_events_max: int,
 ) -> None:
+    monkeypatch.setattr(filling, "JOIN_EVENTS_MAX", join_events_max)
     await project(projector, source, products.VIEW, story, limit=100)
     process_id = ids.new_id()
     job = await rebuild.request(projector, products.VIEW, story.tenant_id, process_id=process_id)
@@ -315,6 +322,12 @@ async def test_dropping_ends_a_rebuild_under_way(
         await filling.work(connect, source, products.VIEW, job)
     assert await states(projector, products.VIEW, story) == [(1, "active", story.position)]
     assert await rebuild.status(projector, products.VIEW.name, story.tenant_id) is None
+    again = await rebuild.request(
+        projector, products.VIEW, story.tenant_id
+    )  # nothing of it is in the way of the next one
+    compared = await filling.work(connect, source, products.VIEW, again)
+    assert compared is not None
+    assert (compared.after, compared.equal) == (2, True)
 
 
 async def test_a_view_without_its_table_is_refused(projector: Connection, story: Story) -> None:

@@ -1,0 +1,35 @@
+"""How much of the machine a rebuild takes."""
+
+import asyncio
+
+import pytest
+
+from bitnexus import database as connections
+from projections import filling, generations, products, rebuild, stream
+from tests.projections.conftest import Connection, project
+from tests.projections.story import Story
+from tests.world import World
+
+
+@pytest.mark.parametrize(("share", "times"), [(100, 0.0), (50, 1.0), (25, 3.0)])
+def test_what_is_left_of_a_share_is_rest(share: int, times: float) -> None:
+    assert filling.rest_of(share) == times
+
+
+async def test_a_rebuild_leaves_time_to_the_others(
+    projector: Connection,
+    source: stream.Source,
+    story: Story,
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """After each batch: with a rest that never ends there is no second one."""
+    monkeypatch.setattr(filling, "JOIN_EVENTS_MAX", 5)
+    await project(projector, source, products.VIEW, story, limit=100)
+    connect = connections.projecting_connector(world.database.app_url)
+    job = await rebuild.request(projector, products.VIEW, story.tenant_id)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(1.0):
+            await filling.work(connect, source, products.VIEW, job, batch_events=10, rest=1e6)
+    (_, new) = await generations.all_of(projector, products.VIEW.name, story.tenant_id)
+    assert (new.state, new.position) == ("filling", 10)
