@@ -4,7 +4,7 @@ They are among those of `cross_tenant.STATEMENTS`.
 """
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import LiteralString
 from uuid import UUID
 
@@ -12,8 +12,8 @@ import msgspec
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
-from projections import accounts, reading, sales, tenants
-
+TENANTS_VIEW, ACCOUNTS_VIEW, SALES_VIEW = "tenants", "accounts", "sales"
+"""The views' names, spelled out: their modules stand on what this one is a part of."""
 PAGE_ROWS_MAX = 100
 CURRENCIES_MAX = 500
 """There are fewer in the world."""
@@ -105,10 +105,10 @@ async def page(
     """
     if not 1 <= limit <= PAGE_ROWS_MAX:
         raise ValueError(f"limit {limit} is not in 1 … {PAGE_ROWS_MAX}")
-    values = {"view": tenants.NAME, "after": after or _FIRST, "status": status and str(status), "limit": limit + 1}
+    values = {"view": TENANTS_VIEW, "after": after or _FIRST, "status": status and str(status), "limit": limit + 1}
     rows = await (await connection.execute(TENANTS, values, binary=True)).fetchall()
     found = [
-        TenantRow(id, slug, name, currency, kept, reading.in_utc(inserted_at), reading.in_utc(updated_at))
+        TenantRow(id, slug, name, currency, kept, inserted_at.astimezone(UTC), updated_at.astimezone(UTC))
         for id, slug, name, currency, kept, inserted_at, updated_at in rows[:limit]
     ]
     return found, found[-1].id if len(rows) > limit else None
@@ -122,11 +122,11 @@ async def figures(connection: Connection) -> Figures:
 
     lags = await rows(LAGS)
     return Figures(
-        tenants=dict(await rows(TENANTS_BY_STATUS, view=tenants.NAME)),
-        users=dict(await rows(USERS, view=accounts.NAME)),
+        tenants=dict(await rows(TENANTS_BY_STATUS, view=TENANTS_VIEW)),
+        users=dict(await rows(USERS, view=ACCOUNTS_VIEW)),
         volumes=[
             Volume(currency, count, int(gross), int(refunded))
-            for currency, count, gross, refunded in await rows(VOLUMES, view=sales.NAME, limit=CURRENCIES_MAX)
+            for currency, count, gross, refunded in await rows(VOLUMES, view=SALES_VIEW, limit=CURRENCIES_MAX)
         ],
         lags=[ViewLag(view, behind, most) for view, behind, most, _ in lags],
         events=max((events for *_, events in lags), default=0),
