@@ -1,27 +1,35 @@
 """The application: routes, dependencies, errors."""
 
+from collections.abc import Awaitable
 from uuid import UUID
 
 from litestar import Litestar, Router
 from litestar.datastructures import State
 from litestar.di import Provide
+from litestar.handlers.base import BaseRouteHandler
 from litestar.types import Message, Scope
 
 from api import (
+    api_keys,
     asked,
     bodies,
     errors,
     health,
     ledger,
+    limits,
     metrics,
+    platform,
     privacy,
     products,
     projections,
     refunds,
+    rights,
     schema,
+    service_accounts,
     tenants,
     tokens,
 )
+from api.accounts.administration import UserAdministration
 from api.accounts.auth import AuthController
 from api.accounts.devices import SessionController
 from api.accounts.users import UserController
@@ -31,19 +39,31 @@ from api.parts import Parts
 from api.transactions.controller import TransactionController
 
 PREFIX = "/api/v1"
+COUNTED = ("products:", "transactions:")
+"""What begins the rights of routes whose commands a limit may stop; never those of accounts and security."""
 
 
 def create_app(parts: Parts) -> Litestar:
-    """An ASGI application with a lifespan. It starts nothing of `parts` and closes nothing of it."""
+    """An ASGI application with a lifespan. It starts nothing of `parts` and closes nothing of it.
+
+    Raises RightUndeclared: a route does not say who may ask it.
+    """
     access_tokens = tokens.AccessTokens(
         parts.token_keys, parts.ledger.revocations, parts.token_issuer, parts.token_audience
     )
     listeners = Feed(parts)
+    known = limits.TenantsKnown(parts.ledger, parts.pool)
+
+    keys = api_keys.ApiKeys(parts.ledger, parts.pool, access_tokens.check_counts)
+
+    def authenticate(authorization: str | None) -> rights.Who | Awaitable[rights.Who]:
+        key = api_keys.key_of(authorization)
+        return access_tokens.authenticate(authorization) if key is None else keys.authenticate(key)
 
     async def provide_parts() -> Parts:
         return parts
 
-    return Litestar(
+    app = Litestar(
         [
             health.health,
             health.ready,
@@ -55,9 +75,13 @@ def create_app(parts: Parts) -> Litestar:
                     AuthController,
                     UserController,
                     SessionController,
+                    UserAdministration,
+                    service_accounts.ServiceAccountController,
                     privacy.PrivacyController,
                     privacy.BuyerController,
                     tenants.TenantController,
+                    tenants.branding,
+                    platform.PlatformController,
                     products.ProductController,
                     TransactionController,
                     refunds.RefundController,
@@ -75,7 +99,7 @@ def create_app(parts: Parts) -> Litestar:
         before_send=[_say_request_id],
         exception_handlers={Exception: errors.answer},
         logging_config=None,  # what fails unexpectedly is logged by `errors`, by the standard library
-        on_shutdown=[listeners.close],
+        on_shutdown=[listeners.close, known.close],
         openapi_config=schema.config(parts.version),
         request_class=asked.HttpRequest,
         request_max_body_size=bodies.BODY_BYTES_MAX,
@@ -84,13 +108,20 @@ def create_app(parts: Parts) -> Litestar:
             {
                 "parts": parts,
                 "access_tokens": access_tokens,
-                "authenticate": access_tokens.authenticate,
+                "authenticate": authenticate,
                 "feed": listeners,
+                "tenants_known": known,
+                "counted": set[
+                    BaseRouteHandler
+                ](),  # the routes whose commands count towards a tenant's events of a day
                 "in_flight": set[UUID](),  # ids of commands with an idempotency key, from their request to their answer
             },
             deep_copy=False,
         ),
     )
+    handlers = rights.declared(app).values()
+    app.state["counted"].update(each for each in handlers if (rights.right_of(each) or "").startswith(COUNTED))
+    return app
 
 
 async def _say_request_id(message: Message, scope: Scope) -> None:

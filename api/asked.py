@@ -146,9 +146,12 @@ class Sender:
 
 
 async def sender(request: HttpRequest) -> Sender:
-    """Raises RequestRefused."""
+    """Raises RequestRefused, LimitReached."""
     scope = request.scope
     who: Who = scope["user"]
+    state = scope["litestar_app"].state
+    if scope["route_handler"] in state["counted"] and (unknown := state["tenants_known"].check_events(who.tenant_id)):
+        await unknown
     caller = await _caller_of(request, who)
     return Sender(_parts(scope), who, caller, _version(headers.first(scope, b"if-match")))
 

@@ -17,8 +17,8 @@ from litestar.params import ParameterKwarg
 
 from api import rights, tokens
 from commands import accounts as account_commands
-from commands import passwords, privacy, sessions
-from domain import accounts, refusals
+from commands import limits, passwords, privacy, service_accounts, sessions
+from domain import accounts, refusals, tenants
 from ledger import errors as ledger_errors
 from ledger import keyring, replay
 from projections import positions, rebuild, sales, travel
@@ -58,6 +58,8 @@ STALE = Kind(412, "stale-version", "It is no longer the version that you named")
 TOO_LARGE = Kind(413, "too-large", "The request is too large")
 MEDIA_TYPE_WRONG = Kind(415, "media-type", "The body must be JSON")
 INVALID = Kind(422, "invalid", "What was sent breaks a rule")
+SUSPENDED = Kind(403, "tenant-suspended", "Nobody acts in the tenant")
+LIMITED = Kind(403, "limit-reached", "The tenant uses as much as it may")
 ID_REUSED = Kind(422, "idempotency-key-reused", "The idempotency key belongs to another request")
 BROKEN = Kind(500, "internal", "Something went wrong on our side")
 UNAVAILABLE = Kind(503, "unavailable", "Not now")
@@ -67,6 +69,10 @@ TABLE: dict[type[Exception], Kind] = {
     refusals.Refusal: INVALID,
     refusals.Invalid: INVALID,
     refusals.Conflict: CONFLICT,
+    limits.LimitReached: LIMITED,
+    tenants.TenantSuspended: SUSPENDED,
+    tenants.TenantClosed: SUSPENDED,
+    service_accounts.KeyInvalid: UNAUTHENTICATED,
     account_commands.CredentialsWrong: UNAUTHENTICATED,
     sessions.RefreshTokenInvalid: UNAUTHENTICATED,
     sessions.RefreshTokenReplayed: UNAUTHENTICATED,

@@ -13,6 +13,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from api import answers
 from api.asked import HttpRequest
 from api.parts import Parts
+from api.rights import open_to_all
 
 DATABASE_ANSWERS_S_MAX = 2.0
 KEYS_CACHED_S = 300
@@ -39,6 +40,7 @@ class Readiness(msgspec.Struct, frozen=True, kw_only=True):
     operation_class=answers.Plain,
     tags=["operation"],
     responses={503: ResponseSpec(Health, description="The database is gone.")},
+    opt=open_to_all("load balancers ask it"),
 )
 async def health(parts: NamedDependency[Parts]) -> Response[Health]:
     """503 when the database is gone."""
@@ -58,6 +60,7 @@ async def health(parts: NamedDependency[Parts]) -> Response[Health]:
     operation_class=answers.Plain,
     tags=["operation"],
     responses={503: ResponseSpec(Readiness, description="Not yet, or no longer.")},
+    opt=open_to_all("load balancers ask it"),
 )
 async def ready(parts: NamedDependency[Parts]) -> Response[Readiness]:
     """503 until requests can be answered: database, migrations, projectors; and again when the process stops."""
@@ -72,7 +75,13 @@ async def ready(parts: NamedDependency[Parts]) -> Response[Readiness]:
     return _unstored(Response(body, status_code=503 if waiting_for else 200))
 
 
-@get("/.well-known/jwks.json", operation_id="keys", operation_class=answers.Plain, tags=["accounts"])
+@get(
+    "/.well-known/jwks.json",
+    operation_id="keys",
+    operation_class=answers.Plain,
+    tags=["accounts"],
+    opt=open_to_all("whoever checks tokens needs the keys, which are public"),
+)
 async def keys(request: HttpRequest) -> Response[dict[str, list[dict[str, Any]]]]:
     """The public keys of access tokens, as a JWK set (RFC 7517)."""
     headers = {"Cache-Control": f"public, max-age={KEYS_CACHED_S}"}

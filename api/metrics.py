@@ -8,6 +8,7 @@ from litestar.di import NamedDependency
 from api import answers, rights
 from api.asked import HttpRequest
 from api.parts import Parts
+from api.rights import open_to_all
 
 MEDIA_TYPE = "text/plain; version=0.0.4"  # and its charset, which Litestar adds
 THIS_MACHINE = frozenset({"127.0.0.1", "::1", "::ffff:127.0.0.1"})
@@ -15,7 +16,14 @@ PASSED_ON = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 """A request that a proxy of this machine passed on comes from elsewhere, whoever the proxy says that it is."""
 
 
-@get("/metrics", operation_id="metrics", operation_class=answers.Plain, tags=["operation"], media_type="text/plain")
+@get(
+    "/metrics",
+    operation_id="metrics",
+    operation_class=answers.Plain,
+    tags=["operation"],
+    media_type="text/plain",
+    opt=open_to_all("it asks for a token of its own, or is for this machine alone"),
+)
 async def metrics(request: HttpRequest, parts: NamedDependency[Parts]) -> Response[bytes]:
     """All metrics, in Prometheus's text format; of several workers the sum.
 

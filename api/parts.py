@@ -34,6 +34,7 @@ class Parts:
     passwords: Passwords
     pool: Pool  # of the app role, in autocommit
     projector: Pool  # of the projector's role, which sees all tenants: for asking for rebuilds alone
+    platform: Pool  # of the platform's role, which sees no person's data of any tenant
     reached: Reached  # how far the views are
     travels: Travels  # views as they stood
     waker: Waker

@@ -12,15 +12,15 @@ from litestar.params import FromPath, JSONBody
 from litestar.response import Stream
 
 from api import answers, bodies, refunds
+from api.accounts import visibility
 from api.asked import Reader, Sender
-from api.rights import Who, may
+from api.rights import may
 from api.routes import get, post
 from api.transactions import resources
 from commands import accounts as account_commands
 from commands import privacy as commands
 from commands import sessions
 from domain import accounts
-from ledger import errors as ledger_errors
 from projections import reading
 from projections import refunds as refunds_view
 from projections import transactions as transactions_view
@@ -86,7 +86,7 @@ class PrivacyController(Controller):
         """Forget a person, for good: oneself, or for admins anybody of the tenant. Doing it again changes nothing. The tenant's
         last admin is not erased, 409: let there be another one first.
         """
-        _check(sender.who, user_id, "accounts:erase")
+        visibility.check(sender.who, user_id, "accounts:erase")
         command = commands.Erase(account_id=user_id)
         receipt = await commands.erase(command, sender.caller, sender.ledger, sender.parts.noted)
         erased = Erasure(user_id=user_id, erased_at=receipt.aggregate.created_on)
@@ -103,7 +103,7 @@ class PrivacyController(Controller):
         """All data held of a person: the account, its sessions, and the transactions and refunds of which the person is buyer
         or affiliate. For oneself, or for admins of anybody of the tenant. Of any length: it is sent while it is read.
         """
-        _check(reader.who, user_id, "accounts:export")
+        visibility.check(reader.who, user_id, "accounts:export")
         head = await reader.head()
         account = await account_commands.show(user_id, reader.tenant_id, reader.parts.ledger)
         await reader.parts.reached.wait(reader.tenant_id, [transactions_view.NAME, refunds_view.NAME], head)
@@ -134,12 +134,6 @@ class BuyerController(Controller):
         receipt = await commands.erase(command, sender.caller, sender.ledger, sender.parts.noted)
         erased = BuyerErasure(subject_id=receipt.aggregate.subject_id, erased_at=receipt.aggregate.created_on)
         return answers.one(erased, sender.shown(receipt.position))
-
-
-def _check(who: Who, user_id: UUID, right: str) -> None:
-    """Raises NotFound, as for an account that is not there: whose ids there are is nobody's business."""
-    if who.account_id != user_id and not who.may(right):
-        raise ledger_errors.NotFound("account", user_id)
 
 
 async def _user(account: accounts.Account, reader: Reader) -> ExportedUser:

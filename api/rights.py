@@ -1,48 +1,21 @@
-"""Who may do what: one table from role to rights, declared on each route by a guard."""
+"""Who may do what: each route declares a right by a guard, or says why it is open to all. The application does not start
+with one that does neither. Which role has which right stands in `roles`."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import UUID
 
 import msgspec
+from litestar import Litestar
 from litestar.connection import ASGIConnection
 from litestar.handlers.base import BaseRouteHandler
+from litestar.routes import HTTPRoute
 
-from api import headers
-from domain import accounts
+from api import headers, roles
 
-_MEMBER = frozenset(
-    {
-        "account:read",  # one's own
-        "account:erase",  # one's own
-        "session:end",  # one's own
-        "tenants:read",  # one's own
-        "products:read",
-        "transactions:read",  # those of which one is buyer or affiliate
-        "transactions:write",  # as the buyer oneself, at the catalogue's prices
-        "feed:read",  # what one may see by query
-    }
-)
-_ADMIN = _MEMBER | {
-    "accounts:erase",
-    "accounts:export",
-    "ledger:read",
-    "products:write",
-    "projections:read",
-    "projections:write",  # fill a view of the own tenant anew
-    "transactions:read_all",
-    "transactions:price",  # sell at other prices than the catalogue's
-    "transactions:record",  # for others: buyer, reference, source and time are the caller's word
-    "transactions:refund",
-    "transactions:summary",
-}
-
-RIGHTS: dict[str, frozenset[str]] = {
-    accounts.Role.ADMIN: frozenset(_ADMIN),
-    accounts.Role.USER: _MEMBER,
-    accounts.Role.AFFILIATE: _MEMBER,
-    accounts.Role.SUPER_ADMIN: frozenset({"account:read", "account:erase", "session:end", "tenants:read"}),
-}
+RIGHTS = roles.RIGHTS
+OPEN_TO_ALL = "open_to_all"
+"""The key of the mark of a route that needs no right; its value says why."""
 
 
 class Unauthenticated(Exception):
@@ -79,8 +52,10 @@ class Guard:
 
     async def __call__(self, connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
         scope = connection.scope
-        authenticate: Callable[[str | None], Who] = scope["litestar_app"].state["authenticate"]
+        authenticate: Callable[[str | None], Who | Awaitable[Who]] = scope["litestar_app"].state["authenticate"]
         who = authenticate(headers.first(scope, b"authorization"))
+        if not isinstance(who, Who):  # an API key that has to be looked up
+            who = await who
         if self.right not in who.rights:
             raise Forbidden(f"Your role does not have this right: {self.right}. Ask an admin of your tenant.")
         scope["user"] = who
@@ -91,3 +66,43 @@ def may(right: str) -> Callable[[ASGIConnection[Any, Any, Any, Any], BaseRouteHa
     if not any(right in rights for rights in RIGHTS.values()):
         raise ValueError(f"No role has the right {right!r}. Add it to the table.")
     return Guard(right)
+
+
+def open_to_all(why: str) -> dict[str, str]:
+    """The mark of a route that anybody may ask: `opt=open_to_all("to log in")`."""
+    return {OPEN_TO_ALL: why}
+
+
+class RightUndeclared(Exception):
+    """A route says neither which right it needs nor that it is open to all."""
+
+    def __init__(self, route: str) -> None:
+        super().__init__(
+            f'A route does not say who may ask it: {route}. Give it guards=[may("RIGHT")] or opt=open_to_all("WHY").'
+        )
+
+
+def declared(app: Litestar) -> dict[str, BaseRouteHandler]:
+    """The handlers of all routes, by method and path: of HTTP, of WebSockets (GET), and of mounted applications (ANY).
+
+    Raises RightUndeclared.
+    """
+    found: dict[str, BaseRouteHandler] = {}
+    for route in app.routes:
+        path = route.path_format or "/"
+        if isinstance(route, HTTPRoute):
+            for method, (of_method, _) in route.route_handler_map.items():
+                if method != "OPTIONS":  # the framework's own: which methods there are
+                    found[f"{method} {path}"] = of_method
+        else:
+            found[f"{route.scope_type.name} {path}"] = route.route_handler
+    for name, handler in found.items():
+        if right_of(handler) is None and not handler.opt.get(OPEN_TO_ALL):
+            raise RightUndeclared(name)
+    return found
+
+
+def right_of(handler: BaseRouteHandler) -> str | None:
+    """The right that a route needs."""
+    guards = [guard for layer in handler.ownership_layers for guard in layer.guards or ()]
+    return next((guard.right for guard in guards if isinstance(guard, Guard)), None)

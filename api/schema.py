@@ -13,7 +13,7 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin, OpenAPIRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 
-from api import answers
+from api import answers, rights
 
 PATH = "/schema"
 
@@ -87,7 +87,14 @@ def config(version: str) -> OpenAPIConfig:
         description="An affiliate marketplace on an append-only, hash-linked ledger. Amounts are decimal strings, times UTC.",
         use_handler_docstrings=True,
         components=Components(
-            security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer", bearer_format="JWT")},
+            security_schemes={
+                "bearer": SecurityScheme(
+                    type="http",
+                    scheme="bearer",
+                    bearer_format="JWT",
+                    description="An access token, or the API key of a service account (bnx_…).",
+                )
+            },
             responses=answers.PROBLEMS,
         ),
         render_plugins=[_SwaggerUI(path="/"), JsonRenderPlugin(path="/openapi.json")],
@@ -95,6 +102,7 @@ def config(version: str) -> OpenAPIConfig:
             PATH,
             route_handlers=[],
             include_in_schema=False,
+            opt=rights.open_to_all("the documentation says nothing of any tenant"),
             after_request=_missing,
             response_headers=[
                 ResponseHeader(name="Content-Security-Policy", value=CONTENT_SECURITY_POLICY),

@@ -25,6 +25,8 @@ from projections.runner import Runner
 
 APP_CONNECTIONS_MAX = 10
 """Requests read through these; two cores keep fewer than that busy."""
+PLATFORM_CONNECTIONS_MAX = 2
+"""Super admins are few."""
 PROJECTOR_CONNECTIONS_MAX = 5
 """Feeds read through these. Each view's projector has a connection of its own beside them."""
 
@@ -40,6 +42,7 @@ class Process:
     installation: Installation
     app: Pool
     projector: Pool
+    platform: Pool
     waker: Waker
     appender: Appender
     ledger: Ledger
@@ -68,6 +71,7 @@ async def running(
     async with AsyncExitStack() as stack:
         app = await stack.enter_async_context(database.pool(app_url, "app", APP_CONNECTIONS_MAX))
         projector = await stack.enter_async_context(database.pool(app_url, "projector", PROJECTOR_CONNECTIONS_MAX))
+        platform = await stack.enter_async_context(database.pool(app_url, "platform", PLATFORM_CONNECTIONS_MAX))
         passwords = Passwords(hashing.parameters, hashing.at_once)
         stack.callback(passwords.close)
         waker = Waker(connect_app)
@@ -93,7 +97,18 @@ async def running(
         await watch.start()
         stack.push_async_callback(watch.close)
         yield Process(
-            installation, app, projector, waker, appender, ledger, token_keys, passwords, source, reached, runner
+            installation,
+            app,
+            projector,
+            platform,
+            waker,
+            appender,
+            ledger,
+            token_keys,
+            passwords,
+            source,
+            reached,
+            runner,
         )
 
 

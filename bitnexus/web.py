@@ -27,6 +27,7 @@ def application(parts: Process, settings: Settings, telemetry: Telemetry, stoppi
             passwords=parts.passwords,
             pool=parts.app,
             projector=parts.projector,
+            platform=parts.platform,
             reached=parts.reached,
             travels=Travels(database.travelling_connector(parts.installation.app_url), parts.source),
             waker=parts.waker,

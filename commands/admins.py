@@ -27,12 +27,18 @@ class NotAnAdmin(refusals.Conflict):
         )
 
 
+class AdminDeactivated(refusals.Conflict):
+    def __init__(self, email: str) -> None:
+        super().__init__("The account with this address has been deactivated", email, "Give another address")
+
+
 class Appoint(msgspec.Struct, frozen=True, kw_only=True):
-    """`name`: of a new account; one that is there keeps its own."""
+    """`name`: of a new account; one that is there keeps its own. `role`: one that runs the tenant."""
 
     email: str
     name: str
     password: str
+    role: str = accounts.Role.ADMIN
 
 
 class Appointed(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,20 +49,20 @@ class Appointed(msgspec.Struct, frozen=True, kw_only=True):
 async def appoint(command: Appoint, caller: Caller, ledger: Ledger, passwords: Passwords) -> Appointed:
     """The admin of that address, who has this password from now on; a new account if there was none.
 
-    Raises NotAnAdmin, HashingOverloaded, TenantUnknown and what `accounts.check_password` and `accounts.register` raise.
+    Raises NotAnAdmin, AdminDeactivated, HashingOverloaded, TenantUnknown and what `accounts.check_password` and `accounts.register` raise.
     """
     accounts.check_password(command.password, email=command.email, name=command.name)
     email = accounts.normalise_email(command.email)
     account_id = (await ledger.find(caller.tenant_id, account_commands.EMAIL, [email])).get(email)
     if account_id is None:
-        new = account_commands.Register(
-            email=email, name=command.name, password=command.password, role=accounts.Role.ADMIN
-        )
+        new = account_commands.Register(email=email, name=command.name, password=command.password, role=command.role)
         registered = await account_commands.register(new, caller, ledger, passwords)
         return Appointed(receipt=registered, new_account=True)
     account = await ledger.load(accounts.Account, caller.tenant_id, account_id)
-    if account.role != accounts.Role.ADMIN:
+    if account.role != command.role:
         raise NotAnAdmin(email, account.role)
+    if not account.active:
+        raise AdminDeactivated(email)
     secrets = account_commands.passworded(account, await passwords.hash(command.password))
     return Appointed(receipt=await ledger.append(caller, account, secrets=secrets), new_account=False)
 

@@ -1,6 +1,6 @@
 """Every aggregate there is: what the ledger's codec can write and read."""
 
-from domain import accounts, privacy, products, repairs, tenants, transactions
+from domain import accounts, looks, privacy, products, repairs, service_accounts, tenants, transactions
 from domain.aggregates import Aggregate
 
 AGGREGATES: tuple[type[Aggregate], ...] = (
@@ -8,9 +8,11 @@ AGGREGATES: tuple[type[Aggregate], ...] = (
     tenants.Registration,
     accounts.Account,
     accounts.Session,
+    service_accounts.ServiceAccount,
     privacy.Erasure,
     products.Product,
     transactions.Transaction,
     transactions.Refund,
     repairs.Repair,
+    looks.Look,
 )

@@ -10,7 +10,7 @@ import msgspec
 from eventsourcing.domain import Aggregate
 from eventsourcing.utils import get_topic
 
-from ledger import appender, errors, ids, lookups, read, sealing
+from ledger import appender, counts, errors, ids, lookups, read, sealing
 from ledger.appender import Appender
 from ledger.caller import Caller
 from ledger.codec import Codec
@@ -255,6 +255,11 @@ class Ledger:
                 await connection.execute(READ_RESERVATIONS, (tenant_id, kind, list(references)), binary=True)
             ).fetchall()
         return {references[bytes(ref)]: owner for ref, owner in rows}
+
+    async def count(self, tenant_id: UUID, kind: str, most: int) -> int:
+        """How many reservations of the kind there are; no more than `most` are counted."""
+        async with self._pool.connection() as connection:
+            return await counts.reservations(connection, tenant_id, kind, most)
 
     async def secret(self, tenant_id: UUID, owner: UUID, kind: str) -> bytes | None:
         """A mutable secret's value, None if there is none."""

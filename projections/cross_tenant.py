@@ -1,4 +1,5 @@
-"""The statements of this package that look across tenants, on connections of the projector's role. There are no others."""
+"""The statements of this package that look across tenants, on connections of the projector's role, and of the platform's
+(`platform`). There are no others."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -10,7 +11,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from ledger import tenancy
-from projections import generations
+from projections import generations, platform
 from projections.rebuild import Job
 from projections.view import View
 
@@ -96,7 +97,7 @@ ORDER BY k.view, k.tenant_id, k.originator_id, k.position LIMIT %(limit)s
 
 TENANTS: LiteralString = "SELECT tenant_id FROM ledger.heads ORDER BY tenant_id"
 
-STATEMENTS = (BEHIND, POSITIONS, LAG, LAG_OF_BUSIEST, CLAIM, BEAT, LEAVE, FED, PARKED, TENANTS)
+STATEMENTS = (BEHIND, POSITIONS, LAG, LAG_OF_BUSIEST, CLAIM, BEAT, LEAVE, FED, PARKED, TENANTS, *platform.STATEMENTS)
 
 
 class Parked(msgspec.Struct, frozen=True):

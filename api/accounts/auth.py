@@ -11,10 +11,10 @@ from api import answers, asked, bodies, errors, rights, tokens
 from api.accounts import devices, meant_tenant, users
 from api.asked import HttpRequest, Sender
 from api.parts import Parts
-from api.rights import may
+from api.rights import may, open_to_all
 from api.routes import post
 from commands import accounts as commands
-from commands import sessions
+from commands import sessions, tenant_settings
 from domain import tenants
 
 NO_STORE = {"Cache-Control": "no-store"}  # tokens lie in no cache (RFC 6749, 5.1)
@@ -60,6 +60,7 @@ class AuthController(Controller):
         operation_id="register",
         operation_class=answers.LogInOperation,
         dto=bodies.named("user", RegisterBody),
+        opt=open_to_all("whoever registers has no account yet"),
     )
     async def register(
         self, data: JSONBody[RegisterBody], request: HttpRequest, parts: NamedDependency[Parts]
@@ -84,6 +85,7 @@ class AuthController(Controller):
         operation_id="logIn",
         operation_class=answers.LogInOperation,
         dto=bodies.named("user", LogInBody),
+        opt=open_to_all("the password says who it is"),
         status_code=200,
     )
     async def log_in(
@@ -101,6 +103,7 @@ class AuthController(Controller):
         operation_id="refresh",
         operation_class=answers.LogInOperation,
         dto=bodies.named("session", RefreshBody),
+        opt=open_to_all("the refresh token says who it is"),
         status_code=200,
     )
     async def refresh(
@@ -109,6 +112,7 @@ class AuthController(Controller):
         """New tokens for a refresh token, which is good no longer then: using it again ends the session. 409 if it is being used
         at the same moment: whoever does that gets the new ones."""
         tenant_id = sessions.tenant_of(data.refresh_token, parts.ledger)
+        await tenant_settings.check_open(tenant_id, parts.ledger)
         caller, device = asked.nobody(request, tenant_id), devices.of(request)
         logged_in = await sessions.refresh(data.refresh_token, device, caller, parts.ledger, parts.session_limits)
         return _answer(logged_in, tenant_id, request, parts, status=200)

@@ -6,14 +6,26 @@ from uuid import UUID
 from api import errors
 from api.asked import HttpRequest
 from api.parts import Parts
+from commands import tenant_settings
 from commands import tenants as tenant_commands
 
 
 async def of(slug: str | None, request: HttpRequest, parts: Parts) -> UUID:
+    """A tenant that is at work, as `found`. Raises SlugUnknown, RequestRefused, TenantSuspended, TenantClosed."""
+    tenant_id = await found(slug, request, parts)
+    await tenant_settings.check_open(tenant_id, parts.ledger)
+    return tenant_id
+
+
+async def found(slug: str | None, request: HttpRequest, parts: Parts) -> UUID:
     """The body's word, else the host's, else the installation's. Raises SlugUnknown, RequestRefused."""
     if slug is not None:
         return await tenant_commands.find(slug, parts.ledger)
-    of_host = slug_of_host(request.headers.get("host", ""))
+    host = request.headers.get("host", "")
+    given = await tenant_settings.of_host(without_port(host), parts.ledger)
+    if given is not None:
+        return given
+    of_host = slug_of_host(host)
     if of_host is not None:
         try:
             return await tenant_commands.find(of_host, parts.ledger)
@@ -25,9 +37,13 @@ async def of(slug: str | None, request: HttpRequest, parts: Parts) -> UUID:
     raise errors.RequestRefused(errors.INVALID, text, {"tenant": [text]})
 
 
+def without_port(host: str) -> str:
+    return host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
+
+
 def slug_of_host(host: str) -> str | None:
     """The first label of a name with three or more, or under localhost; addresses have none."""
-    name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
+    name = without_port(host)
     labels = name.lower().rstrip(".").split(".")
     if _is_address(name) or not (len(labels) >= 3 or (len(labels) == 2 and labels[1] == "localhost")):
         return None

@@ -13,14 +13,18 @@ from api.rights import may
 from api.routes import get
 from commands import accounts as commands
 from domain import accounts
+from ledger import codec
 
 
 class User(msgspec.Struct, frozen=True, kw_only=True):
+    """`status`: active, deactivated, or erased; address and name of who was erased read `[erased]`."""
+
     id: UUID
     email: str
     name: str
     role: str
     tenant_id: UUID
+    status: str
     inserted_at: datetime
     updated_at: datetime
 
@@ -44,6 +48,13 @@ def of(account: accounts.Account) -> User:
         name=account.name,
         role=account.role,
         tenant_id=account.tenant_id,
+        status=status_of(account),
         inserted_at=account.created_on,
         updated_at=account.modified_on,
     )
+
+
+def status_of(account: accounts.Account) -> str:
+    if account.email == codec.ERASED:
+        return accounts.Status.ERASED
+    return accounts.Status.ACTIVE if account.active else accounts.Status.DEACTIVATED

@@ -1,9 +1,11 @@
-"""`tenants export`, `tenants import` and `tenants admin`."""
+"""`tenants export`, `tenants import`, `tenants admin` and `platform admin`."""
 
 from argparse import Namespace
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
+from rich.table import Table
 from rich.text import Text
 
 from bitnexus import cli, database, erasures, installation
@@ -16,7 +18,8 @@ from bitnexus.process import Process, running
 from bitnexus.settings import Settings
 from commands import admins, tenants
 from domain import catalogue
-from domain.tenants import PLATFORM_ID, Registration
+from domain.accounts import Role
+from domain.tenants import PLATFORM_ID, PLATFORM_SLUG, Registration
 from ledger import ids
 from ledger.caller import Caller
 from ledger.codec import Codec
@@ -36,6 +39,15 @@ class KeysContradictory(loop.InputWrong):
 
 def export(arguments: Namespace, settings: Settings, output: Output) -> int:
     """A broken chain is a finding."""
+    exported = exporting_to(arguments, settings, output)
+    if exported is None:
+        return cli.FINDING
+    output.result(*exported)
+    return cli.GOOD
+
+
+def exporting_to(arguments: Namespace, settings: Settings, output: Output) -> tuple[dict[str, Any], Table] | None:
+    """What became of the export, for programs and for people; None if the chain is broken, which was told."""
     phrase = _export_passphrase(arguments)
     path: Path = arguments.file
 
@@ -66,7 +78,7 @@ def export(arguments: Namespace, settings: Settings, output: Output) -> int:
                 )
         except errors.StreamBroken as error:
             output.error(str(error))
-            return cli.FINDING
+            return None
     size = path.stat().st_size
     made = table("tenant", "events", "keys", "bytes", "hash", right=("events", "keys", "bytes"))
     made.add_row(exported.slug, f"{exported.position:,}", f"{exported.keys:,}", f"{size:,}", exported.hash)
@@ -80,8 +92,7 @@ def export(arguments: Namespace, settings: Settings, output: Output) -> int:
         "with_keys": locked is not None,
         "keys": exported.keys,
     }
-    output.result(document, made)
-    return cli.GOOD
+    return document, made
 
 
 def import_tenant(arguments: Namespace, settings: Settings, output: Output) -> int:
@@ -123,27 +134,37 @@ def import_tenant(arguments: Namespace, settings: Settings, output: Output) -> i
 
 
 def appoint(arguments: Namespace, settings: Settings, output: Output) -> int:
+    return _appoint(arguments, arguments.slug, Role.ADMIN, settings, output)
+
+
+def appoint_super_admin(arguments: Namespace, settings: Settings, output: Output) -> int:
+    return _appoint(arguments, PLATFORM_SLUG, Role.SUPER_ADMIN, settings, output)
+
+
+def _appoint(arguments: Namespace, slug: str, role: Role, settings: Settings, output: Output) -> int:
     command = admins.Appoint(
         email=arguments.admin_email,
         name=arguments.admin_name,
         password=setup.secret(arguments.admin_password),
+        role=role,
     )
 
     async def work(parts: Process) -> admins.Appointed:
-        tenant_id = await tenants.find(arguments.slug, parts.ledger)
+        await tenants.ensure_platform(parts.ledger)
+        tenant_id = await tenants.find(slug, parts.ledger)
         caller = Caller(tenant_id=tenant_id, actor_id=None, role="system", command_id=ids.new_id())
         return await admins.appoint(command, caller, parts.ledger, parts.passwords)
 
     appointed = loop.with_process(settings, output, work)
     account = appointed.receipt.aggregate
     document = {
-        "tenant": arguments.slug,
+        "tenant": slug,
         "admin_id": account.id,
         "admin_email": account.email,
         "new_account": appointed.new_account,
     }
     made = table("tenant", "admin", "account", "id")
-    made.add_row(arguments.slug, account.email, "new" if appointed.new_account else "new password", str(account.id))
+    made.add_row(slug, account.email, "new" if appointed.new_account else "new password", str(account.id))
     output.result(document, made)
     return cli.GOOD
 

@@ -39,11 +39,14 @@ def parser() -> Parser:
     _demo(groups)
     _leaf(groups, "migrate", "setup.migrate", "apply what the database lacks, as its owner")
     _tenants(groups)
+    _platform(groups)
+    _service_accounts(groups)
     _projections(groups)
     _import(groups)
     _persons(groups)
     _audit(groups)
     _keys(groups)
+    _leaf(groups, "rights", "rights.show", "which role may do what")
     return main
 
 
@@ -97,15 +100,49 @@ def _moving(group: Any) -> None:
     leaf.add_argument("file", type=Path, metavar="FILE", help="a new one; its mode will be 0600")
     leaf.add_argument("--with-keys", action="store_true", help="persons' data stay readable: their keys travel too")
     leaf.add_argument("--passphrase", metavar="P", help="for --with-keys; - reads it from standard input")
+    leaf = _leaf(group, "suspend", "tenants.suspend", "let nobody act in a tenant; its data stay")
+    leaf.add_argument("slug", metavar="SLUG")
+    leaf.add_argument("--reason", required=True, metavar="TEXT", help="why; it is recorded in the tenant's ledger")
+    _leaf(group, "resume", "tenants.resume", "let a suspended tenant act again").add_argument("slug", metavar="SLUG")
+    leaf = _leaf(group, "close", "tenants.close", "suspend and export a tenant, then close it for good")
+    leaf.add_argument("slug", metavar="SLUG")
+    leaf.add_argument("file", type=Path, metavar="FILE", help="of the export, as for `export`")
+    leaf.add_argument("--reason", default="closed", metavar="TEXT", help="(default %(default)s)")
+    leaf.add_argument("--with-keys", action="store_true", help="as for `export`")
+    leaf.add_argument("--passphrase", metavar="P", help="as for `export`")
     leaf = _leaf(group, "import", "moving.import_tenant", "a tenant out of such a file, as the database's owner")
     leaf.add_argument("file", type=Path, metavar="FILE")
     leaf.add_argument("--passphrase", metavar="P", help="of the keys in the file; - reads it from standard input")
     leaf.add_argument("--without-keys", action="store_true", help="leave the keys out: persons read as erased for ever")
     leaf = _leaf(group, "admin", "moving.appoint", "give an admin a new password, or make a new admin")
     leaf.add_argument("slug", metavar="SLUG")
+    _admin(leaf)
+
+
+def _admin(leaf: argparse.ArgumentParser) -> None:
     leaf.add_argument("--admin-email", required=True, metavar="E")
     leaf.add_argument("--admin-name", default="Admin", metavar="N", help="of a new one (default %(default)s)")
     leaf.add_argument("--admin-password", required=True, metavar="P", help="- reads it from standard input")
+
+
+def _platform(groups: Any) -> None:
+    group = _group(groups, "platform", "what stands above the tenants")
+    _admin(_leaf(group, "admin", "moving.appoint_super_admin", "give a super admin a new password, or make a new one"))
+
+
+def _service_accounts(groups: Any) -> None:
+    group = _group(groups, "service-accounts", "programs with rights and keys of their own")
+    leaf = _leaf(group, "create", "service_accounts.create", "a service account with its first key")
+    leaf.add_argument("--tenant", required=True, metavar="SLUG")
+    leaf.add_argument("--name", required=True, metavar="N")
+    leaf.add_argument(
+        "--scope", required=True, action="append", metavar="RIGHT", help="such as ledger:read; may be given repeatedly"
+    )
+    leaf = _leaf(group, "list", "service_accounts.show", "those that were not closed")
+    leaf.add_argument("--tenant", required=True, metavar="SLUG")
+    leaf = _leaf(group, "close", "service_accounts.close", "let no key of one count any more, for good")
+    leaf.add_argument("id", type=_uuid, metavar="ID")
+    leaf.add_argument("--tenant", required=True, metavar="SLUG")
 
 
 def _projections(groups: Any) -> None:

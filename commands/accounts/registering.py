@@ -5,6 +5,7 @@ from uuid import UUID
 
 import msgspec
 
+from commands import limits
 from commands.passwords import HashingOverloaded, Passwords
 from commands.repeats import repeatable
 from domain import accounts, refusals
@@ -12,7 +13,7 @@ from ledger import errors, ids
 from ledger.caller import Caller
 from ledger.store import Claim, Ledger, Receipt, Secret
 
-EMAIL = "email"
+EMAIL = limits.ADDRESS
 """The kind of reservation that makes an e-mail address unique in its tenant; its owner is the account."""
 PASSWORD = "password"
 ADMIN_PREFIX = "admin "
@@ -43,6 +44,7 @@ async def register(
     account = accounts.register(
         id=ids.new_id(), tenant_id=caller.tenant_id, email=command.email, name=command.name, role=command.role
     )
+    await limits.check_users(caller.tenant_id, ledger)
     if await ledger.find(caller.tenant_id, EMAIL, [account.email]):
         raise EmailTaken(account.email)  # before 100 ms are spent on hashing; the claim below is what decides
     hashed = await passwords.hash(command.password)

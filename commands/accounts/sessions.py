@@ -60,9 +60,9 @@ async def start_session(
 ) -> sessions.LoggedIn:
     """For an account whose password was just checked or set; `before` as for `sessions.start`.
 
-    Raises CredentialsWrong: the person is erased by now.
+    Raises CredentialsWrong: the person is erased by now, or the account deactivated.
     """
-    if account.email == codec.ERASED:
+    if account.email == codec.ERASED or not account.active:
         raise CredentialsWrong(account.email)
     try:
         return await sessions.start(account, before, device, caller, ledger, limits)

@@ -91,7 +91,7 @@ async def refresh(
         await ending.end_now([session], caller, ledger)
         raise RefreshTokenReplayed
     account = await ledger.load(accounts.Account, caller.tenant_id, session.account_id)
-    if account.email == codec.ERASED:  # the session began while the person was being erased
+    if account.email == codec.ERASED or not account.active:  # the session began while that was being done
         raise RefreshTokenInvalid
     kept = await devices.kept_of(session, caller.tenant_id, ledger)
     try:

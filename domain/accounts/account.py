@@ -21,6 +21,14 @@ class Role(StrEnum):
     SUPER_ADMIN = "super_admin"
 
 
+class Status(StrEnum):
+    """What became of an account. `ERASED` is told of whose person was forgotten."""
+
+    ACTIVE = "active"
+    DEACTIVATED = "deactivated"
+    ERASED = "erased"
+
+
 ROLES = tuple(Role)
 RUNNING = frozenset({Role.ADMIN, Role.SUPER_ADMIN})
 """The roles without which nobody could run the tenant."""
@@ -50,6 +58,11 @@ class LastAdmin(refusals.Conflict):
         )
 
 
+class AccountDeactivated(refusals.Conflict):
+    def __init__(self, account_id: UUID) -> None:
+        super().__init__("The account has been deactivated", account_id, "Reactivate it first")
+
+
 class Account(aggregates.Aggregate):
     """A person's way into one tenant. The e-mail address is kept normalised; it is how the account is found."""
 
@@ -65,20 +78,85 @@ class Account(aggregates.Aggregate):
         name: Annotated[Personal[str], meaning("The person's name")]
         role: Annotated[str, meaning(f"What the account may do: {', '.join(ROLES)}")]
 
+    class Renamed(aggregates.Aggregate.Event):
+        """The person is called otherwise."""
+
+        TOPIC = "account.renamed"
+        SUBJECT = "originator_id"
+        name: Annotated[Personal[str], meaning("The person's name")]
+
+    class RoleChanged(aggregates.Aggregate.Event):
+        """The account may do other things from now on. The sessions that it had are over."""
+
+        TOPIC = "account.role_changed"
+        role: Annotated[str, meaning(f"What the account may do: {', '.join(ROLES)}")]
+
+    class Deactivated(aggregates.Aggregate.Event):
+        """Nobody logs in with the account any more. The sessions that it had are over; what it did stays."""
+
+        TOPIC = "account.deactivated"
+
+    class Reactivated(aggregates.Aggregate.Event):
+        """The person may log in again, with the password that there was."""
+
+        TOPIC = "account.reactivated"
+
     @event(Registered)
     def __init__(self, id: UUID, tenant_id: UUID, email: str, name: str, role: str) -> None:
         self.tenant_id = tenant_id
         self.email = email
         self.name = name
         self.role = role
+        self.active = True
+
+    def rename(self, name: str) -> None:
+        """The name that it has records nothing. Raises AccountDeactivated, TextBlank, TextTooLong, TextForbidden."""
+        self._check_active()
+        checked = text.line(name, "name", length_max=NAME_LENGTH_MAX)
+        if checked != self.name:
+            self._renamed(checked)
+
+    def change_role(self, role: str) -> None:
+        """The role that it has records nothing. Raises AccountDeactivated, RoleUnknown, RoleNotHere."""
+        self._check_active()
+        check_role(role, self.tenant_id)
+        if role != self.role:
+            self._role_changed(str(role))
+
+    def deactivate(self) -> None:
+        """One that is deactivated already records nothing."""
+        if self.active:
+            self._deactivated()
+
+    def reactivate(self) -> None:
+        """One that is active records nothing."""
+        if not self.active:
+            self._reactivated()
+
+    @event(Renamed)
+    def _renamed(self, name: str) -> None:
+        self.name = name
+
+    @event(RoleChanged)
+    def _role_changed(self, role: str) -> None:
+        self.role = role
+
+    @event(Deactivated)
+    def _deactivated(self) -> None:
+        self.active = False
+
+    @event(Reactivated)
+    def _reactivated(self) -> None:
+        self.active = True
+
+    def _check_active(self) -> None:
+        if not self.active:
+            raise AccountDeactivated(self.id)
 
 
 def register(*, id: UUID, tenant_id: UUID, email: str, name: str, role: str) -> Account:
     """Raises EmailInvalid, TextBlank, TextTooLong, TextForbidden, RoleUnknown, RoleNotHere."""
-    if role not in ROLES:
-        raise RoleUnknown(role)
-    if role == Role.SUPER_ADMIN and tenant_id != tenants.PLATFORM_ID:
-        raise RoleNotHere(role)
+    check_role(role, tenant_id)
     return Account(
         id=id,
         tenant_id=tenant_id,
@@ -86,3 +164,11 @@ def register(*, id: UUID, tenant_id: UUID, email: str, name: str, role: str) -> 
         name=text.line(name, "name", length_max=NAME_LENGTH_MAX),
         role=str(role),
     )
+
+
+def check_role(role: str, tenant_id: UUID) -> None:
+    """Whether an account of that tenant can have it. Raises RoleUnknown, RoleNotHere."""
+    if role not in ROLES:
+        raise RoleUnknown(role)
+    if role == Role.SUPER_ADMIN and tenant_id != tenants.PLATFORM_ID:
+        raise RoleNotHere(role)

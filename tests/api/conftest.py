@@ -10,6 +10,7 @@ from api.parts import Parts
 from bitnexus import database as connections
 from commands import privacy, tenants
 from ledger.positions import Tokens
+from ledger.store import Pool
 from ledger.watch import Watch
 from projections import catalogue, positions, runner, stream, travel
 from tests.api import house
@@ -28,18 +29,20 @@ async def parts(world: World) -> AsyncIterator[Parts]:
     watch = Watch(connections.connector(world.database.app_url, "projector"), world.ledger.revocations)
     await watch.start()
     await tenants.ensure_platform(world.ledger)
-    yield make_parts(world, reached)
+    async with connections.pool(world.database.app_url, "platform", 2) as platform:
+        yield make_parts(world, reached, platform)
     await watch.close()
     await run.close()
     await reached.close()
 
 
-def make_parts(world: World, reached: positions.Reached, default_tenant: str | None = None) -> Parts:
+def make_parts(world: World, reached: positions.Reached, platform: Pool, default_tenant: str | None = None) -> Parts:
     return Parts(
         ledger=world.ledger,
         passwords=world.passwords,
         pool=world.app,
         projector=world.projector,
+        platform=platform,
         reached=reached,
         travels=travel.Travels(
             connections.travelling_connector(world.database.app_url),

@@ -15,10 +15,11 @@ import jwt
 import uvicorn
 from litestar import Litestar
 
-from api import tokens
+from api import roles, tokens
 from api.parts import Parts
 from commands import accounts as account_commands
 from commands import products as product_commands
+from commands import service_accounts as service_account_commands
 from commands import tenants as tenant_commands
 from commands import transactions as transaction_commands
 from domain import accounts, products, tenants, transactions
@@ -26,6 +27,7 @@ from ledger import token_keys
 from ledger.revocations import Revocations
 from ledger.store import Ledger
 from ledger.token_keys import TokenKeys
+from projections import catalogue
 from tests.world import MASTER, World, caller
 
 PASSWORD = "correct horse battery"
@@ -73,6 +75,13 @@ class Person:
 
 
 @dataclasses.dataclass(frozen=True)
+class Program(Person):
+    """A service account; its token is an API key."""
+
+    key_id: UUID
+
+
+@dataclasses.dataclass(frozen=True)
 class House:
     """A tenant, with someone of each role."""
 
@@ -104,6 +113,13 @@ class House:
         receipt = await transaction_commands.refund(command, caller(self.id), self.ledger)
         return list(receipt.aggregate.refunds.values())[-1]
 
+    async def program(self, *scopes: str) -> Program:
+        """A service account with a key."""
+        command = service_account_commands.Create(name="Program", scopes=scopes, may_give=roles.SCOPES)
+        made = await service_account_commands.make(command, caller(self.id), self.ledger)
+        assert made.key is not None
+        return Program(made.receipt.aggregate.id, "", "service", made.key, made.key_id)
+
     async def refunds_the_unknown(self) -> transactions.Refund:
         line = transaction_commands.LineOrdered(sku="OLD", quantity=1, unit_price=Decimal("3.00"))
         command = transaction_commands.RecordRefund(lines=[line], currency="EUR", buyer_ref="17850")
@@ -122,16 +138,16 @@ async def build(world: World, slug: str) -> House:
     created = await tenant_commands.create(command, caller(tenants.PLATFORM_ID), world.ledger, world.passwords)
     tenant_id = created.aggregate.id
     admin, user, affiliate = [
-        await _person(world, tenant_id, slug, role)
+        await person(world, tenant_id, role, f"{role}@{slug}.test", is_there=role == accounts.Role.ADMIN)
         for role in (accounts.Role.ADMIN, accounts.Role.USER, accounts.Role.AFFILIATE)
     ]
     return House(tenant_id, slug, admin, user, affiliate, world.ledger)
 
 
-async def _person(world: World, tenant_id: UUID, slug: str, role: accounts.Role) -> Person:
-    email = f"{role}@{slug}.test"
-    if role != accounts.Role.ADMIN:
-        register = account_commands.Register(email=email, name=f"{slug} {role}", password=PASSWORD, role=role)
+async def person(world: World, tenant_id: UUID, role: accounts.Role, email: str, *, is_there: bool = False) -> Person:
+    """Somebody with a session; registered first unless `is_there`."""
+    if not is_there:
+        register = account_commands.Register(email=email, name=_name(email), password=PASSWORD, role=role)
         await account_commands.register(register, caller(tenant_id), world.ledger, world.passwords)
     logged_in = await account_commands.log_in(
         account_commands.LogIn(email=email, password=PASSWORD), caller(tenant_id), world.ledger, world.passwords
@@ -140,6 +156,11 @@ async def _person(world: World, tenant_id: UUID, slug: str, role: accounts.Role)
         tenant_id=tenant_id, account_id=logged_in.account.id, role=role, session_id=logged_in.session.aggregate.id
     )
     return Person(logged_in.account.id, email, role, token)
+
+
+def _name(email: str) -> str:
+    local, _, domain = email.partition("@")
+    return f"{domain.split('.')[0]} {local}"
 
 
 class Served:
@@ -165,7 +186,7 @@ class Served:
     async def views_reach(self, house: House) -> None:
         """Whatever has been recorded is in the views."""
         head = (await self.parts.ledger.head(house.id)).position
-        await self.parts.reached.wait(house.id, ("products", "transactions", "refunds", "sales"), head, PATIENCE_S)
+        await self.parts.reached.wait(house.id, [view.name for view in catalogue.VIEWS], head, PATIENCE_S)
 
 
 @contextlib.asynccontextmanager

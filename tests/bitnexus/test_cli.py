@@ -1,6 +1,7 @@
 """The command line: what it says, to people and to programs, and how it ends."""
 
 import gzip
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import psycopg
 import pytest
 
 from bitnexus import cli
+from projections import catalogue
 from tests.bitnexus import commandline
 from tests.bitnexus.commandline import CommandLine
 from tests.world import Database
@@ -42,6 +44,16 @@ def no_database(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/nothing")
     monkeypatch.setenv("BITNEXUS_MASTER_KEY", commandline.MASTER_KEY)
     monkeypatch.setattr("signal.signal", lambda *_: None)  # pytest's own handlers stay
+
+
+def test_rights_are_shown_without_a_database(no_database: None, capsys: pytest.CaptureFixture[str]) -> None:
+    """An auditor asks who may read the ledger."""
+    assert cli.main(["rights", "--json"]) == 0
+    shown = {each["right"]: each for each in json.loads(capsys.readouterr().out)["rights"]}
+    assert (shown["ledger:read"]["roles"], shown["ledger:read"]["scope"]) == (["admin"], True)
+    assert {right for right, each in shown.items() if "super_admin" in each["roles"]} >= {"account:read"}
+    assert cli.main(["rights"]) == 0
+    assert "transactions:refund" in capsys.readouterr().out
 
 
 # Words that cannot be understood
@@ -143,7 +155,7 @@ def test_what_a_program_reads(bitnexus: CommandLine, file: Path, tmp_path: Path)
     verified = bitnexus.good("audit", "verify", "--tenant", "shop")
     assert [(each["tenant"], each["events"], each["verdict"]) for each in verified["tenants"]] == [("shop", 8, "good")]
     behind = {each["view"]: each["lag_events"] for each in bitnexus.good("projections", "list")["views"]}
-    assert behind == dict.fromkeys(["products", "transactions", "refunds", "sales"], 10)  # the platform has 2
+    assert behind == dict.fromkeys([view.name for view in catalogue.VIEWS], 10)  # the platform has 2
     assert bitnexus.good("projections", "rebuild", "sales", "--tenant", "shop")["events"] == 8
     behind = {each["view"]: each["lag_events"] for each in bitnexus.good("projections", "list")["views"]}
     assert behind["sales"] == 0  # nobody else kept it up, so the rebuild did, of everybody

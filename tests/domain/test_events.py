@@ -45,7 +45,11 @@ def fields(event_class: type[AggregateEvent]) -> dict[str, Any]:
 def test_the_topics_are_these() -> None:
     """A topic that changes makes every stored event of that type unreadable."""
     assert sorted(EVENT_CLASSES) == [
+        "account.deactivated",
+        "account.reactivated",
         "account.registered",
+        "account.renamed",
+        "account.role_changed",
         "person.erased",
         "product.listed",
         "product.renamed",
@@ -53,17 +57,29 @@ def test_the_topics_are_these() -> None:
         "product.retired",
         "refund.recorded",
         "security.refresh_token_replayed",
+        "service_account.closed",
+        "service_account.created",
+        "service_account.key_issued",
+        "service_account.key_revoked",
         "session.refreshed",
         "session.revoked",
         "session.started",
+        "tenant.branded",
+        "tenant.closed",
+        "tenant.configured",
         "tenant.created",
+        "tenant.hosts_changed",
+        "tenant.limited",
+        "tenant.looked_into",
         "tenant.registered",
+        "tenant.resumed",
+        "tenant.suspended",
         "transaction.recorded",
         "transaction.refunded",
         "view.repaired",
     ]
     assert [vars(each)["TOPIC"] for each in catalogue.AGGREGATES] == [
-        "tenant", "registration", "account", "session", "erasure", "product", "transaction", "refund", "repair",
+        "tenant", "registration", "account", "session", "service_account", "erasure", "product", "transaction", "refund", "repair", "look",
     ]  # fmt: skip
 
 
@@ -105,6 +121,7 @@ def test_personal_fields_have_a_subject(name: str) -> None:
     subject = getattr(EVENT_CLASSES[name], "SUBJECT", None)
     assert personal == {
         "account.registered": {"email", "name"},
+        "account.renamed": {"name"},
         "transaction.recorded": {"buyer_ref"},
         "refund.recorded": {"buyer_ref"},
     }.get(name, set())

@@ -10,13 +10,16 @@ from uuid import UUID
 
 from eventsourcing.domain import Aggregate
 
-from domain import products, transactions
+from domain import accounts, products, tenants, transactions
 from ledger import appender, ids
 from tests.world import World, caller
 
 BEGIN = datetime(2010, 12, 1, 20, tzinfo=UTC)
 EAST = timezone(timedelta(hours=9))  # a day there is not a day in UTC
 PEOPLE = tuple(ids.new_id() for _ in range(3))
+
+ACCOUNT_EVERY = 8
+"""After every so many commands one is about an account."""
 
 Sums = dict[tuple[date, str], tuple[int, int, int]]
 
@@ -27,6 +30,8 @@ class Story:
 
     tenant_id: UUID
     position: int = 0
+    people: list[accounts.Account] = field(default_factory=list)
+    tenant: tenants.Tenant | None = None
     listed: list[products.Product] = field(default_factory=list)
     sales: list[transactions.Transaction] = field(default_factory=list)
     unmatched: list[transactions.Refund] = field(default_factory=list)
@@ -66,9 +71,12 @@ async def append_unknown_topic(world: World, story: Story) -> None:
 def _events(story: Story, count: int, chance: random.Random, subject: UUID) -> Iterator[Aggregate]:
     for _ in range(3):
         yield _product(story)
+    yield _tenant(story)
     for n in range(count - 3):
         at = BEGIN + timedelta(hours=3 * n)
         kind = chance.choice(["product", "change", "sale", "sale", "sale", "refund", "unmatched"])
+        if n % ACCOUNT_EVERY == 0:
+            yield _account(story, n // ACCOUNT_EVERY)
         left = [sale for sale in story.sales if sale.status != transactions.Status.REFUNDED]
         if kind == "product":
             yield _product(story)
@@ -80,6 +88,37 @@ def _events(story: Story, count: int, chance: random.Random, subject: UUID) -> I
             yield _unmatched(story, at, subject)
         else:
             yield _sale(story, at, chance, subject)
+
+
+def _tenant(story: Story) -> Aggregate:
+    """The organisation, then something that it decides, and so on."""
+    tenant = story.tenant
+    if tenant is None:
+        tenant = story.tenant = tenants.create(
+            id=story.tenant_id, slug=f"s-{story.tenant_id}", name="Story", currency="GBP"
+        )
+    else:
+        tenant.brand(tenants.Branding(f"Story, {len(story.sales)} sales"))
+        tenant.configure("EUR", ["wishes"])
+        tenant.suspend("told")
+    return tenant
+
+
+def _account(story: Story, turn: int) -> Aggregate:
+    """A new account, then something that happens to it, and so on."""
+    if turn % 2 == 0 or not story.people:
+        account = accounts.register(
+            id=ids.new_id(), tenant_id=story.tenant_id, email=f"{ids.new_id()}@story.test", name="Ann", role="user"
+        )
+        story.people.append(account)
+        return account
+    account = story.people[-1]
+    account.rename(f"Ann {turn}")
+    if turn % 3 == 0:
+        account.change_role("affiliate")
+    if turn % 5 == 0:
+        account.deactivate()
+    return account
 
 
 def _product(story: Story) -> Aggregate:

@@ -119,11 +119,10 @@ async def test_lag_counts_what_is_not_in_the_view_yet(
     await generations.begin(projector, "products", 1, story.tenant_id)
     await generations.set_position(projector, "products", story.tenant_id, 1, 10, "active")
     lag = await cross_tenant.lag(projector, [view.name for view in catalogue.VIEWS])
+    reached = {"products": 10, "sales": story.position}
     assert [(each.view, each.tenant_id, each.behind) for each in lag] == [
-        ("products", story.tenant_id, story.position - 10),
-        ("refunds", story.tenant_id, story.position),
-        ("sales", story.tenant_id, 0),
-        ("transactions", story.tenant_id, story.position),
+        (name, story.tenant_id, story.position - reached.get(name, 0))
+        for name in sorted(view.name for view in catalogue.VIEWS)
     ]
     seconds = {each.view: each.seconds_behind for each in lag}
     assert seconds["refunds"] >= seconds["products"] > 0 == seconds["sales"]
