@@ -3,7 +3,7 @@
 import hashlib
 import os
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
@@ -13,12 +13,12 @@ from litestar.datastructures import State
 from litestar.exceptions import ClientException
 from litestar.types import Scope
 
-from api import errors, headers
+from api import errors, etags, headers
 from api.parts import Parts
 from api.rights import Who
 from ledger import ids
 from ledger.caller import Caller
-from projections import reading
+from projections import reading, rows
 
 
 class HttpRequest(Request[Who, Any, State]):
@@ -38,7 +38,6 @@ class HttpRequest(Request[Who, Any, State]):
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}")
 POSITION_NUMBER = re.compile(r"[0-9]{1,18}")
-VERSION_TAG = re.compile(r"\"([0-9]{1,9})\"")
 
 
 def request_id(scope: Scope) -> str:
@@ -122,7 +121,7 @@ def _version(given: str | None) -> int | None:
     """From If-Match. Raises RequestRefused for a tag that is none of ours: it names no version that there is."""
     if given is None or given.strip() == "*":
         return None
-    tag = VERSION_TAG.fullmatch(given.strip())
+    tag = etags.VERSION.fullmatch(given.strip())
     if tag is None:
         raise errors.RequestRefused(
             errors.STALE, f'If-Match {given[:40]} names no version. Send one ETag as it was given, such as "3".'
@@ -176,13 +175,28 @@ class Reader:
 
         Raises RequestRefused at once for a position that there is not, PositionTokenInvalid, ViewBehind, TooManyWaiters.
         """
-        if self._wanted is not None:
-            position = number(self.parts, self.who, self._wanted)
-            if any(self.parts.reached.at(self.tenant_id, view) < position for view in views):
-                await self._check_exists(position)
-                await self.parts.reached.wait(self.tenant_id, views, position)
+        await self._wait(views)
         async with self.parts.pool.connection() as connection:
             yield connection
+
+    async def row(self, view: str, id: UUID, known: rows.Stamp) -> rows.Found:
+        """As `views`: the row, from a view that shows what was asked for."""
+        if self._wanted is not None:
+            await self._wait((view,))
+        return await self.parts.rows.find(view, self.tenant_id, id, known)
+
+    async def first_parked(self, view: str, originator: UUID | None) -> int | None:
+        """Where the view's first event waits, of the originator or of any."""
+        async with self.parts.pool.connection() as connection:
+            return await reading.first_parked(connection, view, self.tenant_id, originator)
+
+    async def _wait(self, views: Sequence[str]) -> None:
+        if self._wanted is None:
+            return
+        position = number(self.parts, self.who, self._wanted)
+        if any(self.parts.reached.at(self.tenant_id, view) < position for view in views):
+            await self._check_exists(position)
+            await self.parts.reached.wait(self.tenant_id, views, position)
 
     def check_whole(self, parked_at: int | None) -> None:
         """What was found lacks the event at `parked_at` and later ones of the same resource. Raises RequestRefused if one of

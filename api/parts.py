@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from prometheus_client import CollectorRegistry
 
 from api import telemetry
+from api.kept import Kept
 from commands.passwords import Passwords
 from commands.privacy import Noted
 from domain import accounts
@@ -15,6 +16,7 @@ from ledger.store import Ledger, Pool
 from ledger.token_keys import TokenKeys
 from ledger.waker import Waker
 from projections.positions import Reached
+from projections.rows import Rows
 from projections.travel import Travels
 
 
@@ -37,6 +39,7 @@ class Parts:
     platform: Pool  # of the platform's role, which sees no person's data of any tenant
     reached: Reached  # how far the views are
     travels: Travels  # views as they stood
+    rows: Rows  # of views, by id
     waker: Waker
     tokens: Tokens  # positions for outsiders
     token_keys: TokenKeys  # what access tokens are signed with
@@ -51,3 +54,4 @@ class Parts:
     http: telemetry.Http = dataclasses.field(default_factory=_unread)
     scrape: Callable[[], Awaitable[bytes]] = _nothing  # all metrics, as Prometheus reads them
     metrics_token: str | None = None  # what a scraper has to know; None: it has to be on this machine
+    kept: Kept = dataclasses.field(default_factory=Kept)  # what was rendered of rows

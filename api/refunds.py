@@ -9,13 +9,12 @@ from litestar import Controller, Response
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, QueryParameter
 
-from api import answers, cursors
+from api import answers, cursors, single
 from api.asked import Reader
 from api.rights import may
 from api.routes import get
 from api.transactions import visibility
 from domain import money, transactions
-from ledger import errors as ledger_errors
 from projections import refunds as view
 
 PATH = "/api/v1/refunds"
@@ -69,14 +68,8 @@ class RefundController(Controller):
     )
     async def show(self, refund_id: FromPath[UUID], reader: NamedDependency[Reader]) -> Response[answers.Data[Refund]]:
         """One refund. 404 also for those of sales that the caller may not see."""
-        async with reader.views(view.NAME) as connection:
-            found = await view.show(connection, reader.tenant_id, refund_id)
-        row = found.row
-        if row is None or visibility.sees(reader.who, row.buyer_id, row.affiliate_id):
-            reader.check_whole(found.parked_at)
-        if row is None or not visibility.sees(reader.who, row.buyer_id, row.affiliate_id):
-            raise ledger_errors.NotFound("refund", refund_id)
-        return answers.one(of_row(row, reader.shown(row.position)), reader.shown(found.position))
+        sees_all = reader.who.may("transactions:read_all")
+        return await single.show(reader, SINGLE, refund_id, sees_all=sees_all)
 
 
 def of_row(row: view.RefundRow, position: int | str) -> Refund:
@@ -101,6 +94,15 @@ def of_row(row: view.RefundRow, position: int | str) -> Refund:
         occurred_at=row.occurred_at,
         position=position,
     )
+
+
+SINGLE = single.Resource(
+    view.NAME,
+    "refund",
+    lambda columns: of_row(view.row(*columns), single.HOLE),
+    people=lambda columns: (columns[view.BUYER_ID], columns[view.AFFILIATE_ID]),
+    whole_view_if_absent=True,
+)
 
 
 def of_sale(sale: transactions.Transaction, position: int | str) -> Refund:

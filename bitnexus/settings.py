@@ -22,6 +22,9 @@ ARGON2_MEMORY_KIB_MIN = 19 * 1024
 """The least that OWASP recommends (with two passes): below it a stolen hash is soon guessed."""
 MAIL_FROM = "BitNexus <no-reply@localhost>"
 MAIL_PORTS = {"smtp": 587, "smtps": 465}
+
+
+CACHE_MIB, CACHE_MIB_MAX = 32, 4_096
 PROXIES_BELIEVED = "127.0.0.1,::1"
 """Whose X-Forwarded-For is believed unless FORWARDED_ALLOW_IPS says otherwise: a proxy on the same machine."""
 
@@ -81,6 +84,8 @@ class Settings:
     mail_from: str = MAIL_FROM
     front_end: str | None = None  # whose pages the links in mails lead to
 
+    cache_mib: int = CACHE_MIB  # of rendered resources, in each process; 0: none
+
     @property
     def embedded(self) -> bool:
         """Whether the database is our own, below `data_dir`."""
@@ -99,6 +104,7 @@ def read(environment: Mapping[str, str] | None = None, *, data_dir: Path | None 
         default_tenant=_default_tenant(found),
         metrics_token=_metrics_token(found),
         log_level=_log_level(found),
+        cache_mib=_cache_mib(found),
         proxies_believed=found.get("FORWARDED_ALLOW_IPS", PROXIES_BELIEVED),
         hashing=_hashing(found),
         token_issuer=_claim(found, "BITNEXUS_TOKEN_ISSUER"),
@@ -271,6 +277,19 @@ def _front_end(found: Mapping[str, str]) -> str | None:
         advice = "Write it as https://app.shop.example"
         raise SettingInvalid(name, "This is not the address of a front end", refusals.shown(url), advice)
     return url
+
+
+def _cache_mib(found: Mapping[str, str]) -> int:
+    name = "BITNEXUS_CACHE_MIB"
+    text = found.get(name, str(CACHE_MIB))
+    if re.fullmatch("[0-9]{1,4}", text) is None or int(text) > CACHE_MIB_MAX:
+        raise SettingInvalid(
+            name,
+            "The size of the cache is not known",
+            refusals.shown(text),
+            f"Give a number of MiB from 0 (no cache) to {CACHE_MIB_MAX}, or leave it unset",
+        )
+    return int(text)
 
 
 def _log_level(found: Mapping[str, str]) -> str:

@@ -8,6 +8,7 @@ from litestar.types import ASGIApp
 
 from api import app as api_app
 from api import telemetry as api_telemetry
+from api.kept import Kept
 from api.parts import Parts
 from bitnexus import database, erasures
 from bitnexus.process import Process
@@ -29,6 +30,7 @@ def application(parts: Process, settings: Settings, telemetry: Telemetry, stoppi
             projector=parts.projector,
             platform=parts.platform,
             reached=parts.reached,
+            rows=parts.rows,
             travels=Travels(database.travelling_connector(parts.installation.app_url), parts.source),
             waker=parts.waker,
             tokens=Tokens(master),
@@ -45,6 +47,7 @@ def application(parts: Process, settings: Settings, telemetry: Telemetry, stoppi
             http=telemetry.http,
             scrape=telemetry.scrape,
             metrics_token=settings.metrics_token,
+            kept=Kept(settings.cache_mib * 1024 * 1024),
         )
     )
     return api_telemetry.Timed(app, telemetry.http.observe)

@@ -109,10 +109,15 @@ async def one(
     found = await _find(connection, view, tenant_id, statement, {"id": id})
     parked_at = None
     if found.parked and not (whole_view_if_absent and found.rows):
-        originator = None if whole_view_if_absent else id
-        values = {"view": view, "originator": originator}
-        (((parked_at,),),) = await tenancy.query(connection, tenant_id, values, FIRST_PARKED)
+        parked_at = await first_parked(connection, view, tenant_id, None if whole_view_if_absent else id)
     return One(row(*found.rows[0]) if found.rows else None, found.position, parked_at)
+
+
+async def first_parked(connection: Connection, view: str, tenant_id: UUID, originator: UUID | None) -> int | None:
+    """The position of the first event that waits, of the originator or of any; None if none does."""
+    values = {"view": view, "originator": originator}
+    (((position,),),) = await tenancy.query(connection, tenant_id, values, FIRST_PARKED)
+    return None if position is None else int(position)
 
 
 async def many(

@@ -25,12 +25,12 @@ WHERE tenant_id = %(tenant)s AND buyer_subject_id = ANY (%(subjects)s) AND buyer
 INSERT_RECORDED: LiteralString = """
 INSERT INTO views.transactions (tenant_id, generation, transaction_id, lines, amount_minor, refunded_minor, currency, status, buyer_id,
                                 buyer_subject_id, buyer_ref, affiliate_id, source, external_id, occurred_at, metadata,
-                                inserted_at, updated_at, position)
+                                inserted_at, updated_at, position, version)
 SELECT %b, %b, x.id, x.lines, x.amount_minor, 0, x.currency, 'recorded', x.buyer_id, x.buyer_subject_id, x.buyer_ref,
-       x.affiliate_id, x.source, x.external_id, x.occurred_at, x.metadata, x.at, x.at, x.position
-FROM unnest(%b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b)
+       x.affiliate_id, x.source, x.external_id, x.occurred_at, x.metadata, x.at, x.at, x.position, x.version
+FROM unnest(%b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b)
      AS x (id, lines, amount_minor, currency, buyer_id, buyer_subject_id, buyer_ref, affiliate_id, source, external_id,
-           occurred_at, metadata, at, position)
+           occurred_at, metadata, at, position, version)
 ON CONFLICT (tenant_id, generation, transaction_id) DO NOTHING
 """
 
@@ -39,8 +39,8 @@ ON CONFLICT (tenant_id, generation, transaction_id) DO NOTHING
 UPDATE_REFUNDED: LiteralString = """
 UPDATE views.transactions t
 SET refunded_lines = t.refunded_lines || x.refunded_lines, refunded_minor = x.refunded_minor, status = x.status,
-    updated_at = x.at, position = x.position
-FROM unnest(%b, %b, %b, %b, %b, %b) AS x (id, refunded_lines, refunded_minor, status, at, position)
+    updated_at = x.at, position = x.position, version = x.version
+FROM unnest(%b, %b, %b, %b, %b, %b, %b) AS x (id, refunded_lines, refunded_minor, status, at, position, version)
 WHERE t.tenant_id = %b AND t.generation = %b AND t.transaction_id = ANY (%b) AND t.transaction_id = x.id AND t.position < x.position
 """
 
@@ -81,6 +81,10 @@ SELECT * FROM (
      ORDER BY transaction_id DESC LIMIT %(limit)s)
 ) AS visible ORDER BY transaction_id DESC LIMIT %(limit)s
 """
+
+
+# Places in COLUMNS.
+BUYER_ID, BUYER_REF, AFFILIATE_ID = 7, 9, 10
 
 
 class LineRow(msgspec.Struct):
@@ -148,6 +152,7 @@ def _recorded_columns(batch: Batch, sales: Sequence[read.Recorded]) -> list[obje
         Jsons.of([event.metadata for event in events]),
         Times.of([recorded.recorded_at for recorded in sales]),
         Int8s.of([recorded.position for recorded in sales]),
+        Int8s.of([event.originator_version for event in events]),
     ]
 
 
@@ -166,13 +171,14 @@ def _refunded_columns(batch: Batch, refunded: dict[UUID, list[read.Recorded]]) -
         Texts.of([recorded.event.status for recorded in last]),
         Times.of([recorded.recorded_at for recorded in last]),
         Int8s.of([recorded.position for recorded in last]),
+        Int8s.of([recorded.event.originator_version for recorded in last]),
         batch.tenant_id,
         batch.generation,
         ids,
     ]
 
 
-def _row(
+def row(
     id: UUID,
     lines: str,
     refunded_lines: str,
@@ -192,6 +198,7 @@ def _row(
     updated_at: datetime,
     position: int,
 ) -> TransactionRow:
+    """Of COLUMNS."""
     return TransactionRow(
         id,
         _lines(lines, refunded_lines),
@@ -224,12 +231,12 @@ def _lines(lines: str, refunded_lines: str) -> list[LineRow]:
 
 async def show(connection: reading.Connection, tenant_id: UUID, id: UUID) -> reading.One[TransactionRow]:
     """One sale. Who may see it, the caller decides by its buyer_id and affiliate_id."""
-    return await reading.one(connection, NAME, tenant_id, _row, SHOW, id=id)
+    return await reading.one(connection, NAME, tenant_id, row, SHOW, id=id)
 
 
 async def by_ids(connection: reading.Connection, tenant_id: UUID, ids: Sequence[UUID]) -> reading.Many[TransactionRow]:
     """Those of at most 5,000 ids that there are, newest first. Raises ValueError for more ids."""
-    return await reading.many(connection, NAME, tenant_id, _row, BY_IDS, ids=reading.checked_ids(ids))
+    return await reading.many(connection, NAME, tenant_id, row, BY_IDS, ids=reading.checked_ids(ids))
 
 
 async def page(
@@ -245,13 +252,13 @@ async def page(
     `visible_to` leaves those of which that person is buyer or affiliate; None leaves all.
     """
     statement = PAGE if visible_to is None else PAGE_OF_PERSON
-    return await reading.page(connection, NAME, tenant_id, _row, statement, limit, before=before, person=visible_to)
+    return await reading.page(connection, NAME, tenant_id, row, statement, limit, before=before, person=visible_to)
 
 
 VIEW = View(
     name=NAME,
-    version=1,
-    tables=(Table(name="transactions", key=("transaction_id",), personal=("buyer_ref",)),),
+    version=2,
+    tables=(Table(name="transactions", key=("transaction_id",), personal=("buyer_ref",), since={"version": 2}),),
     topics=(Transaction.Recorded, Transaction.Refunded, Erasure.PersonErased),
     project=project,
     on_failure=failures.park_after(failures.ATTEMPTS),

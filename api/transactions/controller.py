@@ -8,14 +8,14 @@ from litestar import Controller, Response
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
-from api import answers, cursors, errors, past, refunds, versions
+from api import answers, cursors, errors, past, refunds, single
 from api import bodies as request_bodies
 from api.asked import HttpRequest, Reader, Sender
 from api.rights import may
 from api.routes import delete, get, post
+from api.sent import Found
 from api.transactions import bodies, resources, visibility
 from commands import transactions as commands
-from ledger import errors as ledger_errors
 from projections import sales as sales_view
 from projections import transactions as view
 
@@ -56,7 +56,7 @@ class TransactionController(Controller):
         receipt = await commands.record(bodies.record(data, sender.who), sender.caller, sender.ledger)
         sale = receipt.aggregate
         resource = resources.of_aggregate(sale, sender.shown(receipt.position))
-        return answers.created(resource, resource.position, f"{PATH}/{sale.id}", version=sale.version)
+        return answers.created(resource, resource.position, f"{PATH}/{sale.id}", version=resources.version(sale))
 
     @get(
         "/summary",
@@ -86,7 +86,7 @@ class TransactionController(Controller):
         else:
             async with reader.views(sales_view.NAME) as connection:
                 found = await sales_view.summary(connection, reader.tenant_id, first, last)
-        return Response(resources.of_summary(found), headers=answers.headers(reader.shown(found.position)))
+        return Found(resources.of_summary(found), reader.shown(found.position))
 
     @get(
         "/{transaction_id:uuid}",
@@ -98,16 +98,8 @@ class TransactionController(Controller):
         self, transaction_id: FromPath[UUID], reader: NamedDependency[Reader]
     ) -> Response[answers.Data[resources.Transaction]]:
         """One sale, as its refunds left it. 404 also for sales that the caller may not see."""
-        async with reader.views(view.NAME) as connection:
-            found = await view.show(connection, reader.tenant_id, transaction_id)
-        row = found.row
-        if row is None or visibility.sees(reader.who, row.buyer_id, row.affiliate_id):
-            reader.check_whole(found.parked_at)
-        if row is None or not visibility.sees(reader.who, row.buyer_id, row.affiliate_id):
-            raise ledger_errors.NotFound("transaction", transaction_id)
-        version = await versions.at(reader.parts.ledger, reader.tenant_id, row.position)
-        resource = resources.of_row(row, reader.shown(row.position))
-        return answers.one(resource, reader.shown(found.position), version=version)
+        sees_all = reader.who.may("transactions:read_all")
+        return await single.show(reader, resources.SINGLE, transaction_id, sees_all=sees_all)
 
     @delete(
         "/{transaction_id:uuid}",
