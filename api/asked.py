@@ -18,7 +18,7 @@ from api.parts import Parts
 from api.rights import Who
 from ledger import ids
 from ledger.caller import Caller
-from projections import reading, rows
+from projections import reading, rows, transactions
 
 
 class HttpRequest(Request[Who, Any, State]):
@@ -184,6 +184,14 @@ class Reader:
         if self._wanted is not None:
             await self._wait((view,))
         return await self.parts.rows.find(view, self.tenant_id, id, known)
+
+    async def transactions(
+        self, before: UUID | None, limit: int, *, visible_to: UUID | None
+    ) -> reading.Page[transactions.TransactionRow]:
+        """A page, from a view that shows what was asked for."""
+        if self._wanted is not None:
+            await self._wait((transactions.NAME,))
+        return await self.parts.rows.page(self.tenant_id, before, limit, visible_to=visible_to)
 
     async def first_parked(self, view: str, originator: UUID | None) -> int | None:
         """Where the view's first event waits, of the originator or of any."""

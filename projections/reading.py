@@ -146,11 +146,16 @@ async def page(
 
     Raises ValueError if the limit is out of range.
     """
-    if not 1 <= limit <= PAGE_ROWS_MAX:
-        raise ValueError(f"limit {limit} is not in 1 … {PAGE_ROWS_MAX}")
+    check_limit(limit)
     found = await _find(connection, view, tenant_id, statement, {**parameters, "limit": limit + 1})
     key = found.rows[limit - 1][0] if len(found.rows) > limit else None
     return Page([row(*columns) for columns in found.rows[:limit]], key, found.position, found.parked)
+
+
+def check_limit(limit: int) -> None:
+    """Raises ValueError."""
+    if not 1 <= limit <= PAGE_ROWS_MAX:
+        raise ValueError(f"limit {limit} is not in 1 … {PAGE_ROWS_MAX}")
 
 
 def checked_ids(ids: Sequence[UUID]) -> list[UUID]:

@@ -17,16 +17,26 @@ from psycopg.pq import Format
 from psycopg.pq.abc import PGresult
 
 from ledger import arrays, lane
+from projections import reading, transactions
 
 CALLS_MAX = 2
 """In flight: while the database looks for one, the process renders what came of the other."""
+GATHER_S = 0.0015
+"""Between two calls: under load questions gather, as a call for eight rows costs no more than two calls for one; a lone question
+goes out at once. Measured, by Python and database: 155 µs for a row alone, 31 for one of eight, 19 for one of thirty-two."""
 ROWS_PER_CALL_MAX = 500
 """Of some kilobytes each, a call's answer stays under a few megabytes."""
 RECOVERY_S_MAX = 5.0
 """How long a question waits for a database that went away: no longer than for a free connection."""
 
 VIEWS = ("transactions", "products", "refunds")
-STATEMENTS = {view: f"AS SELECT * FROM views.{view}_by_id($1, $2, $3, $4, $5)" for view in VIEWS}
+STATEMENTS = {
+    **{view: f"AS SELECT * FROM views.{view}_by_id($1, $2, $3, $4, $5)" for view in VIEWS},
+    "page": "AS SELECT * FROM views.transactions_page($1, $2, $3)",
+    "page_of_person": "AS SELECT * FROM views.transactions_page_of_person($1, $2, $3, $4)",
+}
+_LAST = UUID(int=2**128 - 1)
+"""No id is as high: a UUIDv7 begins with the time."""
 _FIXED = 6
 """Columns before those of the view."""
 
@@ -92,6 +102,7 @@ class Rows:
         self._asked: dict[str, deque[_Ask]] = {view: deque() for view in VIEWS}
         self._in_flight = dict.fromkeys(VIEWS, 0)
         self._scheduled: set[str] = set()
+        self._called_at = dict.fromkeys(VIEWS, 0.0)  # in the loop's time
 
     async def start(self) -> None:
         """Raises psycopg.OperationalError if the database is not there."""
@@ -108,14 +119,38 @@ class Rows:
         self._schedule(view)
         return answer
 
+    async def page(
+        self, tenant_id: UUID, before: UUID | None, limit: int, *, visible_to: UUID | None = None
+    ) -> reading.Page[transactions.TransactionRow]:
+        """At most `limit` (1–100) sales, newest first, those before `before`. Raises as `find`, and ValueError for another limit.
+
+        `visible_to` leaves those of which that person is buyer or affiliate; None leaves all.
+        """
+        reading.check_limit(limit)
+        values = [tenant_id.bytes, (before or _LAST).bytes, (limit + 1).to_bytes(4, "big")]
+        try:
+            if visible_to is None:
+                result = await self._lane.call("page", values)
+            else:
+                result = await self._lane.call("page_of_person", [*values, visible_to.bytes])
+        except lane.Lost as error:
+            raise psycopg.OperationalError(str(error)) from error
+        found = _loaded(result)
+        position, parked = found[0][:2] if found else (0, 0)
+        rows = [transactions.row(*columns[2:]) for columns in found if columns[2] is not None]
+        following = rows[limit - 1].id if len(rows) > limit else None
+        return reading.Page(rows[:limit], following, position, parked)
+
     def _schedule(self, view: str) -> None:
-        """Those who ask in this turn of the loop go together."""
+        """Those who ask in this turn of the loop, or too soon after the last call, go together."""
         if view not in self._scheduled and self._asked[view] and self._in_flight[view] < CALLS_MAX:
             self._scheduled.add(view)
-            asyncio.get_running_loop().call_soon(self._call, view)
+            loop = asyncio.get_running_loop()
+            loop.call_at(self._called_at[view] + GATHER_S, self._call, view)
 
     def _call(self, view: str) -> None:
         self._scheduled.discard(view)
+        self._called_at[view] = asyncio.get_running_loop().time()
         waiting = self._asked[view]
         asks = [waiting.popleft() for _ in range(min(len(waiting), ROWS_PER_CALL_MAX))]
         asks.sort(key=lambda ask: ask.tenant_id.int)
@@ -161,9 +196,7 @@ def _packed(asks: Sequence[_Ask]) -> list[bytes]:
 
 def _read(asks: Sequence[_Ask], result: PGresult) -> list[Found]:
     found = [NOTHING] * len(asks)
-    transformer = Transformer()
-    transformer.set_pgresult(result, format=Format.BINARY)
-    for columns in transformer.load_rows(0, result.ntuples, tuple):
+    for columns in _loaded(result):
         wanted, position, parked, generation, transaction, version = columns[:_FIXED]
         row = None
         if transaction is not None:
@@ -171,3 +204,9 @@ def _read(asks: Sequence[_Ask], result: PGresult) -> list[Found]:
             row = Row(stamp, version, columns[_FIXED:], stamp == asks[wanted - 1].known)
         found[wanted - 1] = Found(row, position, parked)
     return found
+
+
+def _loaded(result: PGresult) -> list[tuple[Any, ...]]:
+    transformer = Transformer()
+    transformer.set_pgresult(result, format=Format.BINARY)
+    return transformer.load_rows(0, result.ntuples, tuple)

@@ -17,7 +17,6 @@ from api.sent import Found
 from api.transactions import bodies, resources, visibility
 from commands import transactions as commands
 from projections import sales as sales_view
-from projections import transactions as view
 
 PATH = "/api/v1/transactions"
 
@@ -36,8 +35,7 @@ class TransactionController(Controller):
         """Sales, the newest first: those of which the caller is buyer or affiliate, for admins all."""
         before = cursors.decode(cursor)
         person = visibility.person(reader.who)
-        async with reader.views(view.NAME) as connection:
-            found = await view.page(connection, reader.tenant_id, before, limit, visible_to=person)
+        found = await reader.transactions(before, limit, visible_to=person)
         rows = [resources.of_row(row, reader.shown(row.position)) for row in found.rows]
         return answers.page(rows, found.next, reader.shown(found.position), found.parked)
 
