@@ -15,7 +15,7 @@ VERSION = re.compile(r"\"([0-9]{1,9})(?:-erased)?\"")
 HASH_BYTES = 16
 """Nobody finds a second body with the same hash, not on purpose either."""
 
-_TAGS = re.compile(r'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
+_TAGS = re.compile(r'("[\x21\x23-\x7e\x80-\xff]*")')
 
 
 def version(number: int, *, erased: bool) -> int | str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import functools
 from collections.abc import Awaitable, Callable, Sequence
 
 from prometheus_client import CollectorRegistry
@@ -16,6 +17,7 @@ from ledger.store import Ledger, Pool
 from ledger.token_keys import TokenKeys
 from ledger.waker import Waker
 from projections.positions import Reached
+from projections.replica import Replica, Source
 from projections.rows import Rows
 from projections.travel import Travels
 
@@ -54,4 +56,10 @@ class Parts:
     http: telemetry.Http = dataclasses.field(default_factory=_unread)
     scrape: Callable[[], Awaitable[bytes]] = _nothing  # all metrics, as Prometheus reads them
     metrics_token: str | None = None  # what a scraper has to know; None: it has to be on this machine
+    replica: Replica | None = None  # that queries read while it keeps up
     kept: Kept = dataclasses.field(default_factory=Kept)  # what was rendered of rows
+
+    @functools.cached_property
+    def primary(self) -> Source:
+        """What queries read otherwise."""
+        return Source(self.pool, self.rows, self.reached)

@@ -77,8 +77,10 @@ class ProductController(Controller):
     ) -> Response[answers.Page[Product]]:
         """The catalogue in the order in which it was listed, a page at a time."""
         after = cursors.decode(cursor)
-        async with reader.views(view.NAME) as connection:
-            found = await view.page(connection, reader.tenant_id, after, limit, status=status, category=category)
+        found = await reader.read(
+            lambda connection: view.page(connection, reader.tenant_id, after, limit, status=status, category=category),
+            view.NAME,
+        )
         resources = [of_row(row, reader.shown(row.position)) for row in found.rows]
         return answers.page(resources, found.next, reader.shown(found.position), found.parked)
 

@@ -58,8 +58,9 @@ class RefundController(Controller):
         """Refunds, the newest first: those of sales that the caller may see, for admins all."""
         before = cursors.decode(cursor)
         person = visibility.person(reader.who)
-        async with reader.views(view.NAME) as connection:
-            found = await view.page(connection, reader.tenant_id, before, limit, visible_to=person)
+        found = await reader.read(
+            lambda connection: view.page(connection, reader.tenant_id, before, limit, visible_to=person), view.NAME
+        )
         resources = [of_row(row, reader.shown(row.position)) for row in found.rows]
         return answers.page(resources, found.next, reader.shown(found.position), found.parked)
 

@@ -69,6 +69,7 @@ class Settings:
     data_dir: Path
     database_url: str | None = field(default=None, repr=False)  # the owner's: migrations alone use it
     database_app_url: str | None = field(default=None, repr=False)  # of the login role, if it is not to be derived
+    database_replica_url: str | None = field(default=None, repr=False)  # that queries may read
     master_key: str | None = field(default=None, repr=False)  # base64, newest first; None: the key file's
     erasure_list: Path | None = None  # None: in data_dir
     default_tenant: str | None = None  # slug of the tenant where a request names none
@@ -99,6 +100,7 @@ def read(environment: Mapping[str, str] | None = None, *, data_dir: Path | None 
         data_dir=(data_dir or _data_dir(found)).expanduser().absolute(),
         database_url=_url(found, "DATABASE_URL"),
         database_app_url=_url(found, "DATABASE_APP_URL"),
+        database_replica_url=_replica_url(found),
         master_key=_master_key(found),
         erasure_list=_erasure_list(found),
         default_tenant=_default_tenant(found),
@@ -129,6 +131,19 @@ def read(environment: Mapping[str, str] | None = None, *, data_dir: Path | None 
 def _data_dir(found: Mapping[str, str]) -> Path:
     given = found.get("BITNEXUS_DATA_DIR")
     return Path(given) if given is not None else Path(platformdirs.user_data_dir("bitnexus"))
+
+
+def _replica_url(found: Mapping[str, str]) -> str | None:
+    """User, password and database may be left out: they are those of the primary."""
+    name = "DATABASE_REPLICA_URL"
+    url = found.get(name)
+    if url is not None:
+        try:
+            conninfo.conninfo_to_dict(url)
+        except psycopg.Error:
+            advice = "Write it as postgresql://host:port"
+            raise SettingInvalid(name, "This is not a PostgreSQL URL", "not shown", advice) from None
+    return url
 
 
 def _url(found: Mapping[str, str], name: str) -> str | None:

@@ -16,10 +16,13 @@ from bitnexus.settings import Settings
 from bitnexus.telemetry import Telemetry
 from domain.accounts import SessionLimits
 from ledger.positions import Tokens
+from projections.replica import Replica
 from projections.travel import Travels
 
 
-def application(parts: Process, settings: Settings, telemetry: Telemetry, stopping: asyncio.Event) -> ASGIApp:
+def application(
+    parts: Process, settings: Settings, telemetry: Telemetry, stopping: asyncio.Event, replica: Replica | None = None
+) -> ASGIApp:
     """`stopping` is set before the server waits for its connections."""
     master = parts.installation.master
     app = api_app.create_app(
@@ -47,6 +50,7 @@ def application(parts: Process, settings: Settings, telemetry: Telemetry, stoppi
             http=telemetry.http,
             scrape=telemetry.scrape,
             metrics_token=settings.metrics_token,
+            replica=replica,
             kept=Kept(settings.cache_mib * 1024 * 1024),
         )
     )

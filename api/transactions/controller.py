@@ -82,8 +82,9 @@ class TransactionController(Controller):
             position = await past.position(reader, at)
             found = await past.while_asked(request, reader, _summary_at(reader, position, first, last))
         else:
-            async with reader.views(sales_view.NAME) as connection:
-                found = await sales_view.summary(connection, reader.tenant_id, first, last)
+            found = await reader.read(
+                lambda connection: sales_view.summary(connection, reader.tenant_id, first, last), sales_view.NAME
+            )
         return Found(resources.of_summary(found), reader.shown(found.position))
 
     @get(

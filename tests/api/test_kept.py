@@ -8,6 +8,7 @@ import random
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from decimal import Decimal
 from pathlib import Path
 from uuid import UUID
 
@@ -139,11 +140,14 @@ async def test_an_answer_from_the_cache_is_never_older_than_the_view_that_anothe
         seen: dict[UUID, set[int]] = {sale.id: set() for sale in sales}
         while not done.is_set():
             sale = random.choice(sales)
-            stands = await position_in_view(world, house.id, sale.id)
+            position, refunded = await in_view(world, house.id, sale.id)
             answer = await served.get(house.admin, f"/transactions/{sale.id}")
-            assert answer.json()["data"]["position"] >= stands
-            assert int(answer.headers["X-Position"]) >= stands
-            seen[sale.id].add(stands)
+            data = answer.json()["data"]
+            assert data["position"] >= position
+            assert Decimal(data["refunded"]) * 100 >= refunded
+            assert data["lines"][0]["refunded_quantity"] * 900 == Decimal(data["refunded"]) * 100
+            assert int(answer.headers["X-Position"]) >= position
+            seen[sale.id].add(position)
         await task
     assert all(len(positions) > 5 for positions in seen.values())  # the view did move meanwhile
     assert len(parts.kept) == 3
@@ -152,12 +156,10 @@ async def test_an_answer_from_the_cache_is_never_older_than_the_view_that_anothe
     await reached.close()
 
 
-async def position_in_view(world: World, tenant_id: UUID, sale_id: UUID) -> int:
+async def in_view(world: World, tenant_id: UUID, sale_id: UUID) -> tuple[int, int]:
+    """The position of a sale's row, and what was refunded, in cents."""
+    query = "SELECT position, refunded_minor FROM views.transactions WHERE tenant_id = %s AND transaction_id = %s"
     async with world.projector.connection() as connection:
-        cursor = await connection.execute(
-            "SELECT position FROM views.transactions WHERE tenant_id = %s AND transaction_id = %s", (tenant_id, sale_id)
-        )
-        row = await cursor.fetchone()
+        row = await (await connection.execute(query, (tenant_id, sale_id))).fetchone()
     assert row is not None
-    position: int = row[0]
-    return position
+    return row[0], row[1]
