@@ -1,11 +1,15 @@
 """Queries on a real streaming replica: what they show while it keeps up, lags, is silent, is killed, and is back."""
 
 import asyncio
+import base64
 import dataclasses
 import logging
+import os
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -221,3 +225,29 @@ async def test_what_is_no_replica_is_never_read(world: World, a: House, caplog: 
     ) as made:
         await asyncio.sleep(3 * replica.LOOK_S)
         assert made.state == "away"
+
+
+async def test_a_serving_process_reads_the_replica_that_it_is_told_of(
+    world: World, copy: servers.Server, tmp_path: Path
+) -> None:
+    """Also its workers, which get their settings from it."""
+    environment = {
+        **os.environ,
+        "DATABASE_URL": world.database.owner_url,
+        "DATABASE_REPLICA_URL": f"postgresql://?host={copy.folder}",
+        "BITNEXUS_MASTER_KEY": base64.b64encode(bytes(range(32))).decode(),
+    }
+    command = ("-m", "bitnexus", "serve", "--port", "0", "--workers", "2", "--data-dir", str(tmp_path))
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, *command), env=environment, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+    )
+    assert process.stderr is not None
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            said = 0
+            while said < 2:
+                said += b"Queries read the replica: it keeps up" in await process.stderr.readline()
+    finally:
+        process.terminate()
+        await process.communicate()
+    assert process.returncode == 0
