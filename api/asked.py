@@ -200,11 +200,17 @@ class Reader:
         return await self._from_source(ask, (view,))
 
     async def transactions(
-        self, before: UUID | None, limit: int, *, visible_to: UUID | None
+        self, before: UUID | None, limit: int, *, visible_to: UUID | None, **filters: Any
     ) -> reading.Page[transactions.TransactionRow]:
-        """As `read`: a page of sales."""
+        """As `read`: a page of sales; `filters` as of `projections.transactions.page`. The page that everybody asks for, the one
+        without filters, is read by a prepared statement."""
 
         async def ask(source: replica.Source) -> reading.Page[transactions.TransactionRow]:
+            if any(value is not None for value in filters.values()):
+                async with source.pool.connection() as connection:
+                    return await transactions.page(
+                        connection, self.tenant_id, before, limit, visible_to=visible_to, **filters
+                    )
             return await source.rows.page(self.tenant_id, before, limit, visible_to=visible_to)
 
         return await self._from_source(ask, (transactions.NAME,))

@@ -15,6 +15,7 @@ from api.rights import may
 from api.routes import get
 from api.transactions import visibility
 from domain import money, transactions
+from projections import reading
 from projections import refunds as view
 
 PATH = "/api/v1/refunds"
@@ -54,13 +55,20 @@ class RefundController(Controller):
         reader: NamedDependency[Reader],
         limit: Annotated[int, QueryParameter(ge=1, le=cursors.LIMIT_MAX)] = cursors.LIMIT_DEFAULT,
         cursor: FromQuery[str | None] = None,
+        transaction_id: FromQuery[UUID | None] = None,
     ) -> Response[answers.Page[Refund]]:
-        """Refunds, the newest first: those of sales that the caller may see, for admins all."""
+        """Refunds, the newest first: those of sales that the caller may see, for admins all; or those of one sale."""
         before = cursors.decode(cursor)
         person = visibility.person(reader.who)
-        found = await reader.read(
-            lambda connection: view.page(connection, reader.tenant_id, before, limit, visible_to=person), view.NAME
-        )
+
+        async def query(connection: reading.Connection) -> reading.Page[view.RefundRow]:
+            if transaction_id is None:
+                return await view.page(connection, reader.tenant_id, before, limit, visible_to=person)
+            return await view.page_of_transaction(
+                connection, reader.tenant_id, transaction_id, before, limit, visible_to=person
+            )
+
+        found = await reader.read(query, view.NAME)
         resources = [of_row(row, reader.shown(row.position)) for row in found.rows]
         return answers.page(resources, found.next, reader.shown(found.position), found.parked)
 

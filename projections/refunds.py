@@ -57,6 +57,7 @@ ORDER BY refund_id DESC LIMIT %(limit)s
 PAGE_OF_TRANSACTION: LiteralString = f"""
 SELECT {COLUMNS} FROM views.refunds
 WHERE tenant_id = %(tenant)s AND generation = %(generation)s AND transaction_id = %(transaction)s
+  AND (%(person)s::uuid IS NULL OR buyer_id = %(person)s::uuid OR affiliate_id = %(person)s::uuid)
   AND (%(before)s::uuid IS NULL OR refund_id < %(before)s::uuid)
 ORDER BY refund_id DESC LIMIT %(limit)s
 """
@@ -226,11 +227,20 @@ async def page(
 
 
 async def page_of_transaction(
-    connection: reading.Connection, tenant_id: UUID, transaction_id: UUID, before: UUID | None, limit: int
+    connection: reading.Connection,
+    tenant_id: UUID,
+    transaction_id: UUID,
+    before: UUID | None,
+    limit: int,
+    *,
+    visible_to: UUID | None = None,
 ) -> reading.Page[RefundRow]:
     """The refunds of one sale, as `page`."""
     return await reading.page(
-        connection, NAME, tenant_id, row, PAGE_OF_TRANSACTION, limit, before=before, transaction=transaction_id
+        *(connection, NAME, tenant_id, row, PAGE_OF_TRANSACTION, limit),
+        before=before,
+        transaction=transaction_id,
+        person=visible_to,
     )
 
 

@@ -59,10 +59,17 @@ SELECT {COLUMNS} FROM views.transactions
 WHERE tenant_id = %(tenant)s AND generation = %(generation)s AND transaction_id = ANY (%(ids)s) ORDER BY transaction_id DESC
 """
 
+# The values stand in the text, so what is not asked for is gone before an index is chosen. Each of these has its own.
+FILTER: LiteralString = """
+      AND (%(before)s::uuid IS NULL OR transaction_id < %(before)s::uuid)
+      AND (%(status)s::text IS NULL OR status = %(status)s::text)
+      AND (%(buyer)s::uuid IS NULL OR buyer_id = %(buyer)s::uuid)
+      AND (%(affiliate)s::uuid IS NULL OR affiliate_id = %(affiliate)s::uuid)
+"""
+
 PAGE: LiteralString = f"""
 SELECT {COLUMNS} FROM views.transactions
-WHERE tenant_id = %(tenant)s AND generation = %(generation)s
-  AND (%(before)s::uuid IS NULL OR transaction_id < %(before)s::uuid)
+WHERE tenant_id = %(tenant)s AND generation = %(generation)s{FILTER}
 ORDER BY transaction_id DESC LIMIT %(limit)s
 """
 
@@ -70,14 +77,12 @@ ORDER BY transaction_id DESC LIMIT %(limit)s
 PAGE_OF_PERSON: LiteralString = f"""
 SELECT * FROM (
     (SELECT {COLUMNS} FROM views.transactions
-     WHERE tenant_id = %(tenant)s AND generation = %(generation)s AND buyer_id = %(person)s
-       AND (%(before)s::uuid IS NULL OR transaction_id < %(before)s::uuid)
+     WHERE tenant_id = %(tenant)s AND generation = %(generation)s AND buyer_id = %(person)s{FILTER}
      ORDER BY transaction_id DESC LIMIT %(limit)s)
     UNION ALL
     (SELECT {COLUMNS} FROM views.transactions
      WHERE tenant_id = %(tenant)s AND generation = %(generation)s AND affiliate_id = %(person)s
-       AND buyer_id IS DISTINCT FROM %(person)s
-       AND (%(before)s::uuid IS NULL OR transaction_id < %(before)s::uuid)
+       AND buyer_id IS DISTINCT FROM %(person)s{FILTER}
      ORDER BY transaction_id DESC LIMIT %(limit)s)
 ) AS visible ORDER BY transaction_id DESC LIMIT %(limit)s
 """
@@ -246,13 +251,23 @@ async def page(
     limit: int,
     *,
     visible_to: UUID | None = None,
+    status: str | None = None,
+    buyer_id: UUID | None = None,
+    affiliate_id: UUID | None = None,
 ) -> reading.Page[TransactionRow]:
     """At most `limit` (1–100) rows, newest first, those before `before`. Raises ValueError for another limit.
 
-    `visible_to` leaves those of which that person is buyer or affiliate; None leaves all.
+    `visible_to` leaves those of which that person is buyer or affiliate; None leaves all. So do the other filters.
     """
     statement = PAGE if visible_to is None else PAGE_OF_PERSON
-    return await reading.page(connection, NAME, tenant_id, row, statement, limit, before=before, person=visible_to)
+    return await reading.page(
+        *(connection, NAME, tenant_id, row, statement, limit),
+        before=before,
+        person=visible_to,
+        status=status,
+        buyer=buyer_id,
+        affiliate=affiliate_id,
+    )
 
 
 VIEW = View(

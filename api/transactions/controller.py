@@ -1,7 +1,7 @@
 """The routes of sales."""
 
 from datetime import date
-from typing import Annotated
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from litestar import Controller, Response
@@ -31,11 +31,15 @@ class TransactionController(Controller):
         reader: NamedDependency[Reader],
         limit: Annotated[int, QueryParameter(ge=1, le=cursors.LIMIT_MAX)] = cursors.LIMIT_DEFAULT,
         cursor: FromQuery[str | None] = None,
+        status: FromQuery[Literal["recorded", "partly_refunded", "refunded"] | None] = None,
+        buyer_id: FromQuery[UUID | None] = None,
+        affiliate_id: FromQuery[UUID | None] = None,
     ) -> Response[answers.Page[resources.Transaction]]:
         """Sales, the newest first: those of which the caller is buyer or affiliate, for admins all."""
         before = cursors.decode(cursor)
         person = visibility.person(reader.who)
-        found = await reader.transactions(before, limit, visible_to=person)
+        filters: dict[str, Any] = {"status": status, "buyer_id": buyer_id, "affiliate_id": affiliate_id}
+        found = await reader.transactions(before, limit, visible_to=person, **filters)
         rows = [resources.of_row(row, reader.shown(row.position)) for row in found.rows]
         return answers.page(rows, found.next, reader.shown(found.position), found.parked)
 
