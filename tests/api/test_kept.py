@@ -16,6 +16,7 @@ from api import kept
 from api.app import create_app
 from bitnexus import database as connections
 from commands import tenants
+from ledger.watch import Watch
 from projections import rows
 from projections.positions import Reached
 from tests.api.conftest import make_parts
@@ -119,6 +120,8 @@ async def test_an_answer_from_the_cache_is_never_older_than_the_view_that_anothe
     reached = Reached(connections.connector(world.database.app_url, "projector"))
     found = rows.Rows(connections.connector(world.database.app_url, "app"))
     await found.start()
+    watch = Watch(connections.connector(world.database.app_url, "projector"), world.ledger.revocations)
+    await watch.start()
     parts = make_parts(world, reached, found)
     app = create_app(parts)
     served = Served(app, parts)
@@ -152,6 +155,7 @@ async def test_an_answer_from_the_cache_is_never_older_than_the_view_that_anothe
     assert all(len(positions) > 5 for positions in seen.values())  # the view did move meanwhile
     assert len(parts.kept) == 3
     await app.state.feed.close()
+    await watch.close()
     await found.close()
     await reached.close()
 
