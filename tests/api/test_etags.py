@@ -149,3 +149,13 @@ async def test_every_query_that_says_it_has_a_tag_has_one(served: Served, a: Hou
 )
 def test_tags_are_compared_as_the_standard_says(given: str | None, is_known: bool) -> None:
     assert etags.is_known(given, '"1"') == is_known
+
+
+async def test_an_account_that_was_erased_has_another_tag(served: Served, a: House) -> None:
+    path = f"/users/{a.user.id}"
+    first = await served.get(a.admin, path)
+    assert (await again(served, a.admin, path, first)).status_code == 304
+    assert (await served.post(a.admin, f"{path}/erasure", {})).status_code == 200
+    second = await again(served, a.admin, path, first)
+    assert (second.status_code, second.json()["data"]["email"]) == (200, "[erased]")
+    assert second.headers["ETag"].endswith('-erased"')

@@ -122,7 +122,7 @@ async def test_an_answer_from_the_cache_is_never_older_than_the_view_that_anothe
     await found.start()
     watch = Watch(connections.connector(world.database.app_url, "projector"), world.ledger.revocations)
     await watch.start()
-    parts = make_parts(world, reached, found)
+    parts = make_parts(world, reached, found, world.app)
     app = create_app(parts)
     served = Served(app, parts)
     await tenants.ensure_platform(world.ledger)
