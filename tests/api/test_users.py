@@ -11,7 +11,7 @@ async def test_an_admin_makes_changes_and_deactivates_a_user(served: Served, a: 
     user = made.json()["data"]
     path = f"/users/{user['id']}"
     assert made.headers["Location"] == f"/api/v1{path}"
-    assert (user["email"], user["role"], user["status"]) == ("new@alpha.test", "affiliate", "active")
+    assert (user["email"], user["role"], user["status"]) == ("New@Alpha.test", "affiliate", "active")
     position = {"X-Position": made.headers["X-Position"]}
     listed = (await served.get(a.admin, "/users", params={"role": "affiliate"}, headers=position)).json()["data"]
     assert [each["id"] for each in listed] == [user["id"], str(a.affiliate.id)]
@@ -53,8 +53,10 @@ async def test_the_last_admin_cannot_be_demoted_or_deactivated(served: Served, a
 
 
 async def test_one_deactivates_oneself(served: Served, a: House) -> None:
-    assert (await served.ask(a.user, "DELETE", f"/users/{a.user.id}")).status_code == 204
+    """And nobody else; the token is good no longer at once."""
     assert (await served.ask(a.user, "DELETE", f"/users/{a.affiliate.id}")).status_code == 404
+    assert (await served.ask(a.user, "DELETE", f"/users/{a.user.id}")).status_code == 204
+    assert (await served.get(a.user, "/users/me")).status_code == 401
 
 
 async def test_lists_are_asked_for_roles_and_statuses_that_there_are(served: Served, a: House) -> None:
