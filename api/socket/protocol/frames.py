@@ -124,6 +124,7 @@ class V2:
 
 
 VERSION_1, VERSION_2 = V1(), V2()
+_VERSIONS: dict[str, Serializer] = {"1.0": VERSION_1, "2.0": VERSION_2}
 
 
 def of_version(vsn: str | None) -> Serializer | None:
@@ -133,7 +134,7 @@ def of_version(vsn: str | None) -> Serializer | None:
     major_minor, _, patch = vsn.rpartition(".")
     if not (patch.isascii() and patch.isdigit()):
         return None
-    return {"1.0": VERSION_1, "2.0": VERSION_2}.get(major_minor)
+    return _VERSIONS.get(major_minor)
 
 
 def _json(data: str | bytes) -> Any:

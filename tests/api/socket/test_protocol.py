@@ -76,8 +76,8 @@ def refusal(reason: str) -> dict[str, Any]:
     return {"status": "error", "response": {"reason": reason}}
 
 
-JOINED = ["1", "1", "ok:a", "phx_join", {}]
-BARE = [None, "7", "ok:a", "phx_join", {}]
+JOINED: list[Any] = ["1", "1", "ok:a", "phx_join", {}]
+BARE: list[Any] = [None, "7", "ok:a", "phx_join", {}]
 
 TABLE: dict[str, list[tuple[Any, list[Any]]]] = {
     "a heartbeat before any join": [([None, "3", "phoenix", "heartbeat", {}], [reply(None, "3", "phoenix", OK)])],
