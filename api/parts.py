@@ -47,6 +47,7 @@ class Parts:
     token_issuer: str = "bitnexus"
     token_audience: str = "bitnexus"
     session_limits: accounts.SessionLimits = accounts.SESSION_LIMITS
+    socket_origins: Sequence[str] = ()  # pages of these may open sockets, beside those of the host itself
     not_ready: Callable[[], Sequence[str]] = lambda: ()  # why this process should get no requests yet; empty: it may
     http: telemetry.Http = dataclasses.field(default_factory=_unread)
     scrape: Callable[[], Awaitable[bytes]] = _nothing  # all metrics, as Prometheus reads them

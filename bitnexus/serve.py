@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 
 import uvicorn
 
+from api.socket import wire
 from bitnexus import erasures, expiry, process, stopping, web
 from bitnexus.counting import Slot
 from bitnexus.installation import Installation
@@ -19,9 +20,6 @@ from bitnexus.listening import BACKLOG
 from bitnexus.settings import Settings
 from bitnexus.telemetry import Telemetry
 from commands import tenants
-
-WEBSOCKET_BYTES_MAX = 1024 * 1024
-"""As for a request's body."""
 
 
 class Server(uvicorn.Server):
@@ -98,8 +96,6 @@ def _config(app: object, settings: Settings) -> uvicorn.Config:
         app,  # type: ignore[arg-type]  # an ASGI application, of Litestar's types
         loop="uvloop",
         http="httptools",
-        ws="websockets-sansio",
-        ws_max_size=WEBSOCKET_BYTES_MAX,
         lifespan="on",
         log_config=None,
         access_log=False,
@@ -109,4 +105,5 @@ def _config(app: object, settings: Settings) -> uvicorn.Config:
         backlog=BACKLOG,
         timeout_graceful_shutdown=stopping.REQUESTS_S_MAX,
         workers=1,
+        **wire.OPTIONS,
     )

@@ -29,6 +29,7 @@ CLAIM_CHARACTERS_MAX = 200
 
 METRICS_TOKEN_MIN = 22
 """Characters: 128 random bits in base64. It may be tried as often as one likes."""
+ORIGIN_PATTERN = re.compile(r"((https?:)?//)?(\*\.)?[a-z0-9-]+(\.[a-z0-9-]+)*(:[0-9]{1,5})?")
 
 MAKE_A_KEY = "python3 -c 'import base64, os; print(base64.b64encode(os.urandom(32)).decode())'"
 
@@ -73,6 +74,7 @@ class Settings:
     token_audience: str = "bitnexus"
     session_days: int = SESSION_DAYS
     session_idle_days: int = SESSION_IDLE_DAYS  # without a refresh
+    socket_origins: tuple[str, ...] = ()  # pages of these may open sockets, beside those of the host itself
 
     @property
     def embedded(self) -> bool:
@@ -98,6 +100,7 @@ def read(environment: Mapping[str, str] | None = None, *, data_dir: Path | None 
         token_audience=_claim(found, "BITNEXUS_TOKEN_AUDIENCE"),
         session_days=_days(found, "BITNEXUS_SESSION_DAYS", SESSION_DAYS),
         session_idle_days=_days(found, "BITNEXUS_SESSION_IDLE_DAYS", SESSION_IDLE_DAYS),
+        socket_origins=_socket_origins(found),
     )
     if not settings.embedded and settings.master_key is None:
         raise SettingInvalid(
@@ -224,6 +227,20 @@ def _metrics_token(found: Mapping[str, str]) -> str | None:
             "or leave it unset",
         )
     return token
+
+
+def _socket_origins(found: Mapping[str, str]) -> tuple[str, ...]:
+    name = "BITNEXUS_SOCKET_ORIGINS"
+    given = tuple(each.strip() for each in found.get(name, "").split(",") if each.strip())
+    for each in given:
+        if ORIGIN_PATTERN.fullmatch(each) is None:
+            raise SettingInvalid(
+                name,
+                "This is not an origin",
+                refusals.shown(each),
+                "Give hosts such as shop.example, //*.shop.example or https://shop.example:8443, with commas between them",
+            )
+    return given
 
 
 def _log_level(found: Mapping[str, str]) -> str:

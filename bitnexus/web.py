@@ -45,6 +45,7 @@ def application(parts: Process, settings: Settings, telemetry: Telemetry, stoppi
             http=telemetry.http,
             scrape=telemetry.scrape,
             metrics_token=settings.metrics_token,
+            socket_origins=settings.socket_origins,
         )
     )
     return api_telemetry.Timed(app, telemetry.http.observe)

@@ -1,0 +1,69 @@
+"""All clients of this process: looked after every second, closed when it stops, sent away when their session ends."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from api.parts import Parts
+from api.rights import Who
+from api.socket.client import Client
+from api.socket.protocol.connection import Code
+
+CLIENTS_MAX = 20_000
+"""About 60 KiB each."""
+LOOK_S = 1.0
+"""Between two looks at who was silent too long or has an expired token: 20,000 take some milliseconds."""
+
+
+class Sockets:
+    """One an application. Touched by the event loop's thread only."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._clients: set[Client] = set()
+        self._watch: asyncio.Task[None] | None = None
+
+    def __len__(self) -> int:
+        return len(self._clients)
+
+    @property
+    def full(self) -> bool:
+        """Nobody is taken in any more."""
+        return self._parts.stopping.is_set() or len(self._clients) >= CLIENTS_MAX
+
+    def add(self, client: Client) -> None:
+        self._clients.add(client)
+        if self._watch is None:
+            self._watch = asyncio.create_task(self._look(), name="sockets-look")
+
+    def remove(self, client: Client) -> None:
+        """It is gone: its memberships end."""
+        client.lost()
+        self._clients.discard(client)
+
+    def disconnect(self, wanted: Callable[[Who], bool], reason: str) -> None:
+        """Close those whose session is over. They come back with a token that is good, or are refused."""
+        for client in tuple(self._clients):
+            if wanted(client.who):
+                client.close(Code.GONE, reason)
+
+    async def close(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
+        self._drain()
+
+    async def _look(self) -> None:
+        while not self._parts.stopping.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S):
+                    await self._parts.stopping.wait()
+            now_s = time.time()
+            for client in tuple(self._clients):
+                client.tick(now_s)
+        self._drain()
+
+    def _drain(self) -> None:
+        for client in tuple(self._clients):
+            client.close(Code.RESTART, "this process stops")
