@@ -1,5 +1,6 @@
 // The npm client `phoenix` under Node, told by lines of JSON what to do, telling by lines of JSON what happens.
 //   node client.cjs PACKAGE URL OPTIONS     PACKAGE is a folder of node_modules; OPTIONS are the Socket's, as JSON
+globalThis.self = globalThis; // a browser's name for it: 1.7 has no other
 const { Socket, LongPoll, Presence } = require(process.argv[2]);
 const WebSocket = require("ws");
 const readline = require("node:readline");

@@ -177,3 +177,26 @@ async def test_a_violation_closes_with_1011(shop: Shop, frame: str) -> None:
         await raw.hear()
         await raw.do(text=frame)
         assert await raw.hear() == {"on": "close", "code": 1011}
+
+
+# Long polling
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+async def test_long_polling(shop: Shop, package: str) -> None:
+    topic, mine = f"tenant:{shop.tenant_id}", f"transaction:{shop.user_id}"
+    async with client(package, shop, longpoll=True) as page:
+        await page.until(on="open")
+        await page.do(do="join", topic=topic, follow=True)
+        await page.until(on="joined", topic=topic)
+        await page.do(do="join", topic=mine)
+        await page.until(on="joined", topic=mine)
+        await shop.lists("A1", "A2")
+        assert skus(await page.messages(2)) == ["A1", "A2"]
+        await page.do(do="push", topic=mine, event="new_transaction", payload={"lines": []})
+        assert (await page.until(on="reply"))["response"]["reason"] == "invalid"
+        await shop.site.kill()
+        await shop.site.start()
+        await shop.lists("B1")
+        told = await page.until(on="message", topic=topic)
+        assert told["payload"]["sku"] == "B1"
