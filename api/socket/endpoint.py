@@ -42,7 +42,7 @@ async def websocket(scope: Scope, receive: Receive, send: Send) -> None:
     client = Client(parts, app.state.feed, taken.who, taken.serializer, line, encodings.ON_WIRE[taken.serializer])
     await send({"type": "websocket.accept", "subprotocol": taken.subprotocol, "headers": []})
     del taken
-    sockets.add(client)
+    sockets.add(client, "phoenix")
     try:
         await _converse(client, line, receive)
     finally:

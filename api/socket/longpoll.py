@@ -104,7 +104,7 @@ async def _open(scope: Scope, app: Litestar) -> str:
 
     session = Session(ended)
     session.client = Client(app.state.parts, app.state.feed, who, serializer, session, encodings.AS_TEXT[serializer])
-    sockets.add(session.client)
+    sockets.add(session.client, "longpoll")
     return sessions.add(session)
 
 

@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
+from prometheus_client import Gauge
+
 from api.parts import Parts
 from api.rights import Who
 from api.socket.client import Client
@@ -21,7 +23,7 @@ class Sockets:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._clients: set[Client] = set()
+        self._clients: dict[Client, Gauge] = {}  # and where it is counted
         self._watch: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
@@ -32,15 +34,19 @@ class Sockets:
         """Nobody is taken in any more."""
         return self._parts.stopping.is_set() or len(self._clients) >= CLIENTS_MAX
 
-    def add(self, client: Client) -> None:
-        self._clients.add(client)
+    def add(self, client: Client, kind: str) -> None:
+        """`kind` is what it is counted as."""
+        counted = self._clients[client] = self._parts.http.subscribers(kind)
+        counted.inc()
         if self._watch is None:
             self._watch = asyncio.create_task(self._look(), name="sockets-look")
 
     def remove(self, client: Client) -> None:
         """It is gone: its memberships end."""
         client.lost()
-        self._clients.discard(client)
+        counted = self._clients.pop(client, None)
+        if counted is not None:
+            counted.dec()
 
     def disconnect(self, wanted: Callable[[Who], bool], reason: str) -> None:
         """Close those whose session is over. They come back with a token that is good, or are refused."""
