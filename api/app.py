@@ -1,6 +1,8 @@
 """The application: routes, dependencies, errors."""
 
 from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from typing import Any
 from uuid import UUID
 
 from litestar import Litestar, Router
@@ -8,6 +10,7 @@ from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.handlers.base import BaseRouteHandler
 from litestar.types import Message, Scope
+from litestar.types import Message, Receive, Scope, Send, WebSocketScope
 
 from api import (
     api_keys,
@@ -47,6 +50,20 @@ COUNTED = ("products:", "transactions:")
 """What begins the rights of routes whose commands a limit may stop; never those of accounts and security."""
 
 
+class Application(Litestar):
+    """Sockets do not go through the framework, which would keep a stack of its own for each as long as it lives."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket" and scope["path"] in SOCKETS:
+            await SOCKETS[scope["path"]](self.state, scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+
+SOCKETS: dict[str, Callable[[State, WebSocketScope, Receive, Send], Awaitable[None]]] = {socket.PATH: socket.websocket}
+"""By their path."""
+
+
 def create_app(parts: Parts) -> Litestar:
     """An ASGI application with a lifespan. It starts nothing of `parts` and closes nothing of it.
 
@@ -68,12 +85,13 @@ def create_app(parts: Parts) -> Litestar:
         return parts
 
     app = Litestar(
+    return Application(
         [
             health.health,
             health.ready,
             health.keys,
             metrics.metrics,
-            socket.websocket,
+            socket.no_websocket,
             longpoll.longpoll,
             Router(
                 PREFIX,

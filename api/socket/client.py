@@ -36,11 +36,11 @@ class Line(Protocol):
     def silent_s(self) -> float:
         """How long nothing has come from the client."""
 
-    def send(self, frame: frames.Frame) -> bool:
+    def tell(self, frame: frames.Frame) -> bool:
         """False: the client is too slow, and it was not sent."""
 
     def write(self, data: bytes) -> bool:
-        """As `send`, of what the line's encoding made."""
+        """As `tell`, of what the line's encoding made."""
 
     def hang_up(self, code: int, reason: str) -> None:
         """Nothing is sent any more."""
@@ -130,7 +130,7 @@ class Client:
         for effect in effects:
             match effect:
                 case Send(frame):
-                    if not self._line.send(frame):
+                    if not self._line.tell(frame):
                         self.close(Code.SLOW, "too slow")
                 case Leave(topic):
                     self._leave(topic)

@@ -5,14 +5,14 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from litestar import Litestar, asgi
-from litestar.enums import ScopeType
-from litestar.types import Receive, Scope, Send
+from litestar import asgi
+from litestar.datastructures import State
+from litestar.types import Receive, Scope, Send, WebSocketScope
 
 from api.parts import Parts
 from api.socket import encodings, handshake, wire
 from api.socket.client import Client
-from api.socket.protocol import frames, pace
+from api.socket.protocol import pace
 from api.socket.sockets import Sockets
 
 PATH = "/socket/websocket"
@@ -21,26 +21,29 @@ _log = logging.getLogger(__name__)
 
 
 @asgi(PATH, copy_scope=False)
-async def websocket(scope: Scope, receive: Receive, send: Send) -> None:
-    """A socket of Phoenix Channels. 403 to whom it does not take, 400 to what is no WebSocket."""
-    if scope["type"] == ScopeType.HTTP:
-        await _answer(send, 400)
-        return
+async def no_websocket(scope: Scope, receive: Receive, send: Send) -> None:
+    """A request that asks for no upgrade."""
+    await send({"type": "http.response.start", "status": 400, "headers": [(b"content-length", b"0")]})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def websocket(state: State, scope: WebSocketScope, receive: Receive, send: Send) -> None:
+    """A socket of Phoenix Channels, `state` the application's. 403 to whom it does not take."""
     await receive()  # websocket.connect
-    app: Litestar = scope["litestar_app"]
-    parts: Parts = app.state.parts
-    sockets: Sockets = app.state.sockets
+    parts: Parts = state.parts
+    sockets: Sockets = state.sockets
     try:
         if sockets.full:
             raise handshake.Refused("this process takes no more sockets")
-        taken = handshake.shake_hands(scope, parts.socket_origins, app.state.authenticate)
+        taken = handshake.shake_hands(scope, parts.socket_origins, state.authenticate)
     except handshake.Refused as refusal:
         _log.info("A socket was refused: %s", refusal)
         await send({"type": "websocket.close", "code": 1008, "reason": ""})  # before an accept it is 403
         return
-    line = _Line(_wire(scope))
-    client = Client(parts, app.state.feed, taken.who, taken.serializer, line, encodings.ON_WIRE[taken.serializer])
+    line = _wire(scope)
+    client = Client(parts, state.feed, taken.who, taken.serializer, line, encodings.ON_WIRE[taken.serializer])
     await send({"type": "websocket.accept", "subprotocol": taken.subprotocol, "headers": []})
+    line.forget_handshake()
     del taken
     sockets.add(client, "phoenix")
     try:
@@ -49,7 +52,7 @@ async def websocket(scope: Scope, receive: Receive, send: Send) -> None:
         sockets.remove(client)
 
 
-async def _converse(client: Client, line: "_Line", receive: Receive) -> None:
+async def _converse(client: Client, line: wire.Wire, receive: Receive) -> None:
     """One frame after the other; who is too fast is read more slowly."""
     clock = asyncio.get_running_loop().time
     bucket = pace.Pace(clock())
@@ -63,35 +66,9 @@ async def _converse(client: Client, line: "_Line", receive: Receive) -> None:
         await client.receive(data)
 
 
-class _Line:
-    """A client's WebSocket."""
-
-    __slots__ = ("_wire", "drained", "hang_up", "write")
-
-    def __init__(self, wire: wire.Wire) -> None:
-        self._wire = wire
-        self.write, self.hang_up, self.drained = wire.write, wire.hang_up, wire.drained
-
-    @property
-    def silent_s(self) -> float:
-        return self._wire.silent_s
-
-    @property
-    def gone(self) -> bool:
-        return self._wire.gone
-
-    def send(self, frame: frames.Frame) -> bool:
-        return self._wire.write(wire.framed(frame.data, is_text=frame.is_text))
-
-
-def _wire(scope: Scope) -> wire.Wire:
+def _wire(scope: WebSocketScope) -> wire.Wire:
     extensions: Mapping[str, Any] = scope.get("extensions") or {}
     if wire.EXTENSION not in extensions:
         raise RuntimeError(f"The server gives no {wire.EXTENSION}. Run uvicorn with ws=api.socket.wire.Wire.")
     found: wire.Wire = extensions[wire.EXTENSION]["wire"]
     return found
-
-
-async def _answer(send: Send, status: int) -> None:
-    await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"0")]})
-    await send({"type": "http.response.body", "body": b"", "more_body": False})

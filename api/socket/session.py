@@ -55,7 +55,7 @@ class Session:
         """Its own timer ends it sooner than a connection's silence would."""
         return 0.0
 
-    def send(self, frame: frames.Frame) -> bool:
+    def tell(self, frame: frames.Frame) -> bool:
         """A binary frame as base64: clients of long polling have no use for it."""
         return self.write(frame.data if frame.is_text else base64.b64encode(frame.data))
 

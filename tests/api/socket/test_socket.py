@@ -447,7 +447,7 @@ async def test_who_does_not_read_is_closed_and_the_others_hear_all(
                 await slow.join(topic)
                 opened.transport.pause_reading()
                 line = next(iter(served.app.state.sockets._clients))._line
-                line._wire.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
+                line.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
                 await quick.join(topic)
                 for n in range(60):
                     await a.lists(f"S{n}")
