@@ -17,6 +17,9 @@ from domain.accounts import SessionLimits
 from ledger.positions import Tokens
 from projections.travel import Travels
 
+SIGNING_SEED = "access token signing seed"
+SESSION_KEY = "long poll session tokens"
+
 
 def application(parts: Process, settings: Settings, telemetry: Telemetry, stopping: asyncio.Event) -> ASGIApp:
     """`stopping` is set before the server waits for its connections."""
@@ -45,6 +48,7 @@ def application(parts: Process, settings: Settings, telemetry: Telemetry, stoppi
             http=telemetry.http,
             scrape=telemetry.scrape,
             metrics_token=settings.metrics_token,
+            session_key=master.derive(SESSION_KEY),
             socket_origins=settings.socket_origins,
         )
     )

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from litestar.types import Scope, WebSocketScope
 
-from api import headers, rights
+from api import errors, headers, rights
 from api.socket.protocol import frames
 
 PARAMETERS_MAX = 100
@@ -111,5 +111,7 @@ def authenticated(token: str, authenticate: Callable[[str], rights.Who]) -> righ
     """Raises Refused."""
     try:
         return authenticate(f"Bearer {token}")
-    except rights.Unauthenticated as error:
+    except Exception as error:
+        if errors.problem(error) is None:
+            raise
         raise Refused(str(error)) from None

@@ -7,7 +7,6 @@ so that nobody makes a process connect elsewhere; a process that is gone answers
 import asyncio
 import base64
 import binascii
-import hashlib
 import hmac
 import logging
 import secrets
@@ -63,7 +62,7 @@ class Sessions:
     """One an application. Touched by the event loop's thread only."""
 
     def __init__(self, parts: Parts) -> None:
-        self._key = hashlib.sha256(b"long poll session token\0" + parts.signing_seed).digest()
+        self._key = parts.session_key
         self._process = secrets.token_bytes(8)
         self._sessions: dict[bytes, Session] = {}
         self._server: asyncio.Server | None = None

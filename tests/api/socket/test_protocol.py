@@ -7,77 +7,9 @@ import hypothesis
 import pytest
 from hypothesis import strategies
 
-from api.socket.protocol import connection, frames, pace
-from api.socket.protocol.connection import Close, Code, Connection, Effect, Handle, Join, Leave, Send, State
-
-PATTERNS = ("ok:*", "no:*", "crash:*", "void:*", "exact")
-OK = {"status": "ok", "response": {}}
-UNMATCHED = {"status": "error", "response": {"reason": "unmatched topic"}}
-CRASHED = {"reason": "channel_crash"}
-
-
-class Peer:
-    """A connection with a server behind it that answers at once: joins by the topic's prefix, events by their name."""
-
-    def __init__(self, serializer: frames.Serializer = frames.VERSION_2) -> None:
-        self.connection = Connection(serializer, PATTERNS)
-        self.members: set[str] = set()  # as the effects say
-
-    def says(self, message: Any) -> list[Any]:
-        """The client sends a frame, or JSON of a value. Gives what it is answered, decoded; a close as its code."""
-        data = message if isinstance(message, str | bytes) else json.dumps(message)
-        return self.sees(self.connection.receive(data))
-
-    def sees(self, effects: list[Effect]) -> list[Any]:
-        seen: list[Any] = []
-        for effect in effects:
-            match effect:
-                case Send(frame):
-                    seen.append(json.loads(frame.data) if frame.is_text else frame.data)
-                case Close(code, _):
-                    seen.append(code)
-                case Leave(topic):
-                    self.members.remove(topic)
-                case Join():
-                    seen += self.sees(self._joins(effect))
-                case Handle():
-                    seen += self.sees(self._handles(effect))
-        return seen
-
-    def _joins(self, join: Join) -> list[Effect]:
-        match join.pattern:
-            case "ok:*" | "exact":
-                self.members.add(join.topic)
-                return self.connection.accepted()
-            case "no:*":
-                return self.connection.refused("unauthorized")
-            case "void:*":
-                return self.connection.unmatched()
-            case _:
-                return self.connection.crashed()
-
-    def _handles(self, handle: Handle) -> list[Effect]:
-        match handle.event:
-            case "echo":
-                if isinstance(handle.payload, bytes):
-                    return self.connection.replied("ok", handle.payload, is_json=False)
-                return self.connection.replied("ok", frames.encoded({"got": handle.payload}))
-            case "silent":
-                return self.connection.not_replied()
-            case _:
-                return self.connection.failed()
-
-
-def reply(join_ref: Any, ref: Any, topic: Any, payload: Any) -> list[Any]:
-    return [join_ref, ref, topic, "phx_reply", payload]
-
-
-def refusal(reason: str) -> dict[str, Any]:
-    return {"status": "error", "response": {"reason": reason}}
-
-
-JOINED: list[Any] = ["1", "1", "ok:a", "phx_join", {}]
-BARE: list[Any] = [None, "7", "ok:a", "phx_join", {}]
+from api.socket.protocol import connection, frames
+from api.socket.protocol.connection import Code, Connection, Join, Leave, Send, State
+from tests.api.socket.peer import BARE, CRASHED, JOINED, OK, PATTERNS, UNMATCHED, Peer, as_v1, refusal, reply
 
 TABLE: dict[str, list[tuple[Any, list[Any]]]] = {
     "a heartbeat before any join": [([None, "3", "phoenix", "heartbeat", {}], [reply(None, "3", "phoenix", OK)])],
@@ -183,11 +115,6 @@ def test_the_table(name: str) -> None:
         assert set(peer.connection.topics) == peer.members
 
 
-def as_v1(message: list[Any]) -> dict[str, Any]:
-    join_ref, ref, topic, event, payload = message[:5]
-    return {"join_ref": join_ref, "ref": ref, "topic": topic, "event": event, "payload": payload}
-
-
 @pytest.mark.parametrize("name", TABLE)
 def test_the_table_in_1_0_0(name: str) -> None:
     peer = Peer(frames.VERSION_1)
@@ -236,110 +163,6 @@ def test_a_hundred_channels_and_no_more() -> None:
     assert peer.says(["y", "y", "ok:5", "phx_join", {}])[0] == reply("y", "y", "ok:5", OK)
     peer.says([6, 6, "ok:6", "phx_leave", {}])
     assert peer.says(["x", "x", "ok:x", "phx_join", {}]) == [reply("x", "x", "ok:x", OK)]
-
-
-# Binary frames
-
-
-def binary(*strings: str, data: bytes = b"", kind: int = 0) -> bytes:
-    parts = [each.encode() for each in strings]
-    return bytes((kind, *map(len, parts))) + b"".join(parts) + data
-
-
-def test_a_binary_push_has_a_binary_reply() -> None:
-    peer = Peer()
-    peer.says(["1", "1", "ok:transaction", "phx_join", {}])
-    answered = peer.says(binary("1", "2", "ok:transaction", "echo", data=b"\x01\x02\xff"))
-    assert answered == [b"\x01\x01\x01\x0e\x02" + b"1" + b"2" + b"ok:transaction" + b"ok" + b"\x01\x02\xff"]
-
-
-def test_every_event_may_come_in_a_binary_frame() -> None:
-    peer = Peer()
-    assert peer.says(binary("", "9", "phoenix", "heartbeat")) == [reply(None, "9", "phoenix", OK)]
-    assert peer.says(binary("1", "2", "ok:a", "phx_join", data=b"\x00")) == [reply("1", "2", "ok:a", OK)]
-    assert peer.says(binary("1", "", "ok:a", "phx_leave")) == [
-        reply("1", "", "ok:a", OK),
-        ["1", "1", "ok:a", "phx_close", {}],
-    ]
-
-
-def test_binary_frames_of_the_server() -> None:
-    v2 = frames.VERSION_2
-    assert v2.encode_push_of_bytes(b'"1"', "t", "ev", b"\x00") == frames.Frame(b"\x00\x01\x01\x021tev\x00", False)
-    assert v2.encode_broadcast_of_bytes("t", "ev", b"\x00") == frames.Frame(b"\x02\x01\x02tev\x00", False)
-    assert v2.encode_reply_of_bytes(b"null", b"17", "t", "ok", b"") == frames.Frame(b"\x01\x00\x02\x01\x0217tok", False)
-    with pytest.raises(frames.Violation):
-        v2.encode_broadcast_of_bytes("t" * 256, "ev", b"")
-
-
-def test_1_0_0_breaks_on_a_binary_payload() -> None:
-    peer = Peer(frames.VERSION_1)
-    peer.says(as_v1(JOINED))
-    peer.connection.receive(json.dumps(as_v1(["1", "2", "ok:a", "echo", {}])))
-    assert peer.sees(peer.connection.replied("ok", b"\xff", is_json=False)) == [Code.BROKEN]
-
-
-# Malformed input
-
-MALFORMED_V2: list[str | bytes] = [
-    "",
-    b"",
-    "x",
-    "{}",
-    "5",
-    "null",
-    '"[]"',
-    "[]",
-    '[null,"1","phoenix","heartbeat"]',
-    '[null,"1","phoenix","heartbeat",{}]x',
-    '[null,"1","phoenix","heartbeat",{}][]',
-    '[null,"1","phoenix","heartbeat",NaN]',
-    '[null,"1","phoenix","heartbeat",Infinity]',
-    '[null,"1","phoenix","heartbeat",1e999]',
-    '[null,"1","phoenix","heartbeat","\\ud800"]',
-    '[null,"1","phoenix","heartbeat","\\ude00\\ud83d"]',
-    '[null,"1","phoenix","heartbeat",{"\\ud800":1}]',
-    '[null,"1","phoenix","heartbeat",01]',
-    '[null,\'1\',"phoenix","heartbeat",{}]',
-    '[null,"1","phoenix","heartbeat",' + "[" * 100 + "]" * 100 + "]",
-    "[" * 200_000,
-    '{"a":' * 100_000,
-    '[null,"' + "r" * 300 + '","phoenix","heartbeat",{}]',
-    b'[null,"1","phoenix","heartbeat",{}]',
-    b"\x00",
-    b"\x00\x01\x01\x01",
-    b"\x01" + binary("1", "2", "ok:a", "echo")[1:],
-    b"\x02" + binary("1", "2", "ok:a", "echo")[1:],
-    b"\xff" * 9,
-    binary("1", "2", "ok:a", "echo")[:-1],
-    b"\x00\xff\xff\xff\xff" + b"a" * 1019,
-    b"\x00\x01\x01\x01\x01a\xffbc",
-]
-MALFORMED_V1: list[str | bytes] = [
-    "",
-    "[]",
-    "5",
-    '{"topic":"phoenix","event":"heartbeat","payload":{}}',
-    '{"topic":"phoenix","event":"heartbeat","ref":"1"}',
-    '{"topic":"phoenix","payload":{},"ref":"1"}',
-    '{"event":"heartbeat","payload":{},"ref":"1"}',
-    b'{"topic":"phoenix","event":"heartbeat","payload":"\xff","ref":"1"}',
-    b"\x00\x01\x01\x01\x01abcd",
-]
-
-
-@pytest.mark.parametrize("data", MALFORMED_V2, ids=lambda data: repr(data[:40]))
-def test_malformed_frames_end_the_connection(data: str | bytes) -> None:
-    peer = Peer()
-    peer.says(JOINED)
-    assert peer.says(data) == [Code.BROKEN]
-    assert peer.members == set()
-    assert peer.says(JOINED) == []
-
-
-@pytest.mark.parametrize("data", MALFORMED_V1, ids=lambda data: repr(data[:40]))
-def test_malformed_frames_of_1_0_0_end_the_connection(data: str | bytes) -> None:
-    assert Peer(frames.VERSION_1).says(data) == [Code.BROKEN]
 
 
 _JSON = strategies.recursive(
@@ -427,26 +250,3 @@ def test_an_answer_to_a_channel_that_ended_meanwhile_is_not_sent() -> None:
     peer.sees(peer.connection.end_channel("ok:a"))
     assert peer.connection.replied("ok", b"{}") == []
     assert peer.connection.state is State.READY
-
-
-@pytest.mark.parametrize(
-    ("vsn", "serializer"),
-    [
-        (None, frames.VERSION_1),
-        ("1.0.0", frames.VERSION_1),
-        ("1.0.7", frames.VERSION_1),
-        ("2.0.0", frames.VERSION_2),
-        ("2.0.31", frames.VERSION_2),
-        *((vsn, None) for vsn in ("2.1.0", "3.0.0", "abc", "", "2.0", "2", "2.0.x", "2.0.0.0", "1.0.²")),
-    ],
-)
-def test_the_version_chooses_the_serializer(vsn: str | None, serializer: frames.Serializer | None) -> None:
-    assert frames.of_version(vsn) is serializer
-
-
-def test_who_sends_too_fast_is_made_to_wait() -> None:
-    bucket = pace.Pace(0.0)
-    assert [bucket.take(0.0, 0) for _ in range(pace.FRAMES_AT_ONCE)] == [0.0] * pace.FRAMES_AT_ONCE
-    assert bucket.take(0.0, 0) == 1 / pace.FRAMES_PER_S
-    assert bucket.take(10.0, 0) == 0.0
-    assert pace.Pace(0.0).take(0.0, (pace.FRAMES_AT_ONCE + 99) * pace.BYTES_PER_FRAME) == 100 / pace.FRAMES_PER_S
