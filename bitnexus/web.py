@@ -17,7 +17,6 @@ from domain.accounts import SessionLimits
 from ledger.positions import Tokens
 from projections.travel import Travels
 
-SIGNING_SEED = "access token signing seed"
 SESSION_KEY = "long poll session tokens"
 
 

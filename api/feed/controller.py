@@ -17,7 +17,7 @@ from api import answers, asked
 from api.asked import HttpRequest
 from api.feed import topics
 from api.feed.feed import Feed
-from api.feed.messages import Frame, Message
+from api.feed.messages import NOWHERE, Frame, Message
 from api.feed.queue import EXPIRED, REVOKED, SUSPENDED, Queue
 from api.feed.tail import Listener
 from api.parts import Parts
@@ -66,8 +66,8 @@ class FeedController(Controller):
 
 def encode(message: Message, _: str) -> Frame:
     """As a message of an event stream; JSON has no line breaks."""
-    data = b"id: %b\nevent: %b\ndata: %b\n\n" % (message.token.encode(), message.name.encode(), message.data)
-    return Frame(message.position, data)
+    place = b"" if message.position == NOWHERE else b"id: %b\n" % message.token.encode()
+    return Frame(message.position, b"%bevent: %b\ndata: %b\n\n" % (place, message.name.encode(), message.data))
 
 
 def mark(token: str) -> bytes:

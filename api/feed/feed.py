@@ -8,8 +8,10 @@ import asyncio
 from uuid import UUID
 
 from api import errors
+from api.feed.lags import Lags
 from api.feed.past import Past
 from api.feed.tail import BYTES_AT_ONCE, Listener, Sink, Tail
+from api.feed.topics import ADMIN_PROJECTIONS
 from api.parts import Parts
 
 BEHIND_MAX = 10_000
@@ -24,6 +26,7 @@ class Feed:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._past = Past(parts)
+        self._lags = Lags(parts, self._all)
         self._tails: dict[UUID, Tail] = {}
         self._ending: set[asyncio.Task[None]] = set()
         self._watch: asyncio.Task[None] | None = None
@@ -65,6 +68,8 @@ class Feed:
             raise
         if listener.position == tail.position:
             listener.go_live()
+        if ADMIN_PROJECTIONS in topics:
+            self._lags.look()
         if self._watch is None:
             self._watch = asyncio.create_task(self._end_when_stopping(), name="feed-stopping")
         return listener
@@ -108,6 +113,7 @@ class Feed:
         tasks = [*self._ending, *(tail.task for tail in self._tails.values()), *([self._watch] if self._watch else [])]
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._past.close()
+        await self._lags.close()
 
     async def _deliver_stretch(self, listener: Listener) -> None:
         stretch = await self._past.after(listener.tail.tenant_id, listener.position, listener.tail.position)

@@ -78,6 +78,10 @@ SLICES = (
 _BY_TOPIC = {topic: each for each in SLICES for topic in each.names}
 
 
+NOWHERE = 0
+"""The position of a message that is of no event: nobody can go on after it."""
+
+
 class Frame(NamedTuple):
     """A message as one encoding writes it. Shared by all who get it."""
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 
-from api.feed.messages import Encoding, Frame
+from api.feed.messages import NOWHERE, Encoding, Frame
 
 QUEUED_MAX = 1_000
 QUEUED_BYTES_MAX = 1024 * 1024
@@ -29,9 +29,10 @@ class Queue:
 
     def deliver(self, frame: Frame) -> None:
         """Queue it. Who has a full queue is ended."""
-        if not self.ended.is_set() and frame.position > self._last:
-            self._last = frame.position
-            self.put(frame.data)
+        if self.ended.is_set() or NOWHERE < frame.position <= self._last:
+            return
+        self._last = max(self._last, frame.position)
+        self.put(frame.data)
 
     def put(self, data: bytes) -> None:
         """What is no message of the feed."""

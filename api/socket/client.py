@@ -75,6 +75,7 @@ class Client:
         self._line = line
         self._connection = Connection(serializer, PATTERNS)
         self._members: dict[str, _Member] = {}
+        self._no_end = parts.ledger.revocations.on_end(who.tenant_id, who.session_id, self._session_ended)
 
     @property
     def closed(self) -> bool:
@@ -95,8 +96,12 @@ class Client:
             self._do_now(self._connection.tick(self._line.silent_s))
 
     def lost(self) -> None:
-        """The connection is gone."""
+        """The connection is gone. Again changes nothing."""
+        self._no_end()
         self._do_now(self._connection.lost())
+
+    def _session_ended(self, suspended: bool) -> None:
+        self.close(Code.GONE, "the tenant is suspended" if suspended else "the session has ended")
 
     # What the feed calls
 

@@ -1,14 +1,12 @@
-"""All clients of this process: looked after every second, closed when it stops, sent away when their session ends."""
+"""All clients of this process: looked after every second, closed when it stops."""
 
 import asyncio
 import time
-from collections.abc import Callable
 from contextlib import suppress
 
 from prometheus_client import Gauge
 
 from api.parts import Parts
-from api.rights import Who
 from api.socket.client import Client
 from api.socket.protocol.connection import Code
 
@@ -47,12 +45,6 @@ class Sockets:
         counted = self._clients.pop(client, None)
         if counted is not None:
             counted.dec()
-
-    def disconnect(self, wanted: Callable[[Who], bool], reason: str) -> None:
-        """Close those whose session is over. They come back with a token that is good, or are refused."""
-        for client in tuple(self._clients):
-            if wanted(client.who):
-                client.close(Code.GONE, reason)
 
     async def close(self) -> None:
         if self._watch is not None:

@@ -7,7 +7,8 @@ import pytest
 from websockets.asyncio.client import connect
 
 from api.feed import feed as feeds
-from tests.api.house import House, Served
+from projections import catalogue
+from tests.api.house import PATIENCE_S, House, Served
 from tests.api.socket.talk import Talk, talk, url
 
 UNAUTHORIZED = {"status": "error", "response": {"reason": "unauthorized"}}
@@ -16,12 +17,12 @@ UNAUTHORIZED = {"status": "error", "response": {"reason": "unauthorized"}}
 async def test_each_joins_what_is_his(address: str, a: House, b: House) -> None:
     user, affiliate = a.user.id, a.affiliate.id
     everybody = [f"tenant:{a.id}", f"transaction:{user}", f"affiliate:{user}", f"notification:{user}"]
-    admins = ["admin:events", "admin:transactions", "admin:projections", f"transaction:{affiliate}"]
+    admins = ["admin:events", "admin:transactions", f"transaction:{affiliate}"]
     nobody = [f"tenant:{b.id}", f"notification:{affiliate}", f"transaction:{str(user).upper()}", "transaction:x"]
     async with talk(address, a.user) as mine, talk(address, a.admin) as admin:
         for topic in everybody:
             assert (await mine.join(topic))["status"] == "ok", topic
-        for topic in [*admins, *nobody, "admin:x"]:
+        for topic in [*admins, *nobody, "admin:projections", "admin:x"]:
             assert await mine.join(topic) == UNAUTHORIZED, topic
         for topic in [*admins, f"transaction:{user}", f"affiliate:{user}"]:
             assert (await admin.join(topic))["status"] == "ok", topic
@@ -230,3 +231,18 @@ async def test_an_event_without_a_handler_breaks_its_channel_alone(address: str,
         assert await user.hear() == ["j", "j", f"tenant:{a.id}", "phx_error", {"reason": "channel_crash"}]
         await a.sells(await a.lists(), buyer=a.user)
         assert (await user.hear())[2:4] == [f"transaction:{a.user.id}", "new_transaction"]
+
+
+async def test_admins_are_told_how_far_the_views_are(served: Served, address: str, a: House) -> None:
+    async with talk(address, a.admin) as admin:
+        await admin.join("admin:projections")
+        told = await admin.hears(len(catalogue.VIEWS))
+        assert {each[4]["view"] for each in told} == {view.name for view in catalogue.VIEWS}
+        assert {tuple(each[:4]) for each in told} == {(None, None, "admin:projections", "projection")}
+        await a.lists()
+        head = served.parts.tokens.token(a.id, (await a.ledger.head(a.id)).position)
+        async with asyncio.timeout(PATIENCE_S):
+            while (lag := (await admin.hear())[4])["view"] != "products" or lag["position"] != head:
+                pass
+        shown = (await served.get(a.admin, "/admin/projections")).json()["data"]
+        assert set(lag) == set(shown[0])

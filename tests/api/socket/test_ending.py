@@ -11,7 +11,8 @@ from api import tokens
 from api.feed import feed as feeds
 from api.socket import client, sockets, wire
 from api.socket.protocol import connection, pace
-from tests.api.house import PATIENCE_S, SEED, House, Person, Served, listening
+from tests.api import house
+from tests.api.house import PATIENCE_S, House, Person, Served, listening
 from tests.api.socket.talk import Talk, talk, url
 
 
@@ -32,7 +33,7 @@ async def test_a_socket_that_is_gone_costs_nothing(served: Served, address: str,
 
 async def test_a_socket_ends_with_its_token(address: str, a: House, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tokens, "LIFETIME_S", 2)
-    token = tokens.AccessTokens(SEED).issue(tenant_id=a.id, account_id=a.user.id, role="user", session_id=a.user.id)
+    token = house.access_tokens().issue(tenant_id=a.id, account_id=a.user.id, role="user", session_id=a.user.id)
     async with talk(address, Person(a.user.id, a.user.email, "user", token)) as user:
         assert await user.closed() == 1001
 
@@ -41,9 +42,14 @@ async def test_a_session_that_is_over_ends_its_sockets(served: Served, address: 
     async with talk(address, a.user) as user, talk(address, a.admin) as admin:
         await user.beat()
         await admin.beat()
-        served.app.state.sockets.disconnect(lambda who: who.account_id == a.user.id, "revoked")
+        assert (await served.post(a.user, "/auth/logout", None)).status_code == 204
         assert await user.closed() == 1001
         await admin.beat()
+        assert (await refused(url(address, a.user)))[0] == 403
+        served.parts.ledger.revocations.learn(a.id, a.id, True)
+        assert await admin.closed() == 1001
+    await gone(served)
+    assert not served.parts.ledger.revocations._listeners
 
 
 async def test_a_silent_client_is_closed_and_a_ping_is_no_silence(

@@ -13,6 +13,7 @@ from websockets.typing import Subprotocol
 from api import tokens
 from api.app import create_app
 from api.socket import sockets
+from tests.api import house
 from tests.api.house import House, Served, listening
 from tests.api.socket.talk import Talk, talk, url
 
@@ -27,7 +28,7 @@ async def refused(address: str, **options: Any) -> tuple[int, bytes]:
 
 async def test_who_is_not_taken_gets_403_before_the_upgrade(address: str, a: House) -> None:
     """An upgrade would reset the client's backoff: it would come back every 10 ms."""
-    other = tokens.AccessTokens(bytes(32))
+    other = tokens.AccessTokens(house.keys(bytes(32)), house.everybody_counts(), house.ISSUER, house.AUDIENCE)
     forged = other.issue(tenant_id=a.id, account_id=a.user.id, role="admin", session_id=a.user.id)
     for wrong in (
         url(address),
