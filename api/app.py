@@ -41,6 +41,7 @@ from api.feed.feed import Feed
 from api.parts import Parts
 from api.socket import endpoint as socket
 from api.socket import longpoll
+from api.socket.presence import Presence
 from api.socket.sessions import Sessions
 from api.socket.sockets import Sockets
 from api.transactions.controller import TransactionController
@@ -72,7 +73,7 @@ def create_app(parts: Parts) -> Litestar:
     access_tokens = tokens.AccessTokens(
         parts.token_keys, parts.ledger.revocations, parts.token_issuer, parts.token_audience
     )
-    listeners, sockets, sessions = Feed(parts), Sockets(parts), Sessions(parts)
+    listeners, sockets, sessions, presence = Feed(parts), Sockets(parts), Sessions(parts), Presence(parts)
     known = limits.TenantsKnown(parts.ledger, parts.pool)
 
     keys = api_keys.ApiKeys(parts.ledger, parts.pool, access_tokens.check_counts)
@@ -123,7 +124,7 @@ def create_app(parts: Parts) -> Litestar:
         before_send=[_say_request_id],
         exception_handlers={Exception: errors.answer},
         logging_config=None,  # what fails unexpectedly is logged by `errors`, by the standard library
-        on_shutdown=[sessions.close, sockets.close, listeners.close, known.close],
+        on_shutdown=[sessions.close, sockets.close, presence.close, listeners.close, known.close],
         openapi_config=schema.config(parts.version),
         request_class=asked.HttpRequest,
         request_max_body_size=bodies.BODY_BYTES_MAX,
@@ -140,6 +141,7 @@ def create_app(parts: Parts) -> Litestar:
                 ](),  # the routes whose commands count towards a tenant's events of a day
                 "sockets": sockets,
                 "sessions": sessions,
+                "presence": presence,
                 "in_flight": set[UUID](),  # ids of commands with an idempotency key, from their request to their answer
             },
             deep_copy=False,

@@ -16,6 +16,7 @@ from api.feed.tail import Listener
 from api.parts import Parts
 from api.rights import Who
 from api.socket import events
+from api.socket.presence import Presence, Watcher
 from api.socket.protocol import frames
 from api.socket.protocol.connection import Close, Code, Connection, Effect, Handle, Join, Leave, Send, State
 from api.socket.protocol.frames import Serializer
@@ -25,6 +26,8 @@ from projections import positions
 PATTERNS = tuple(
     f"{kind}:*" for kind in (topics.TENANT, topics.TRANSACTION, topics.AFFILIATE, topics.NOTIFICATION, topics.ADMIN)
 )
+WITH_PRESENCE = (f"{topics.TENANT}:*", f"{topics.ADMIN}:*")
+"""Where many meet. A join that says `"presence": true` is there, and is told who else is."""
 
 _log = logging.getLogger(__name__)
 
@@ -52,26 +55,35 @@ class Line(Protocol):
 class _Member:
     """A joined topic."""
 
-    __slots__ = ("listener", "resuming")
+    __slots__ = ("listener", "resuming", "watcher")
 
     def __init__(self, listener: Listener) -> None:
         self.listener = listener
+        self.watcher: Watcher | None = None  # if it asked who is there
         self.resuming: asyncio.Task[None] | None = None
 
 
 class Client:
     """One connection. Touched by the event loop's thread only; `receive` is called for one frame after the other."""
 
-    __slots__ = ("_connection", "_feed", "_line", "_members", "_parts", "encode", "id", "who")
+    __slots__ = ("_connection", "_feed", "_line", "_members", "_parts", "_presence", "encode", "id", "who")
 
     def __init__(
-        self, parts: Parts, feed: Feed, who: Who, serializer: Serializer, line: Line, encode: Encoding
+        self,
+        parts: Parts,
+        feed: Feed,
+        presence: Presence,
+        who: Who,
+        serializer: Serializer,
+        line: Line,
+        encode: Encoding,
     ) -> None:
         self.who = who
         self.encode = encode
         self.id = secrets.token_bytes(16)
         self._parts = parts
         self._feed = feed
+        self._presence = presence
         self._line = line
         self._connection = Connection(serializer, PATTERNS)
         self._members: dict[str, _Member] = {}
@@ -164,9 +176,15 @@ class Client:
         member = self._members[join.topic] = _Member(listener)
         at = self._parts.tokens.token(self.who.tenant_id, listener.tail.position)
         self._do_now(self._connection.accepted(frames.encoded({"position": at})))
+        if join.pattern in WITH_PRESENCE and isinstance(join.payload, dict) and join.payload.get("presence") is True:
+            self._watch(join.topic, member)
         if not listener.live and not self.closed:
             member.resuming = asyncio.create_task(self._resume(join.topic, member), name="socket-resume")
         return []
+
+    def _watch(self, topic: str, member: _Member) -> None:
+        member.watcher = Watcher(self.who.tenant_id, topic, str(self.who.account_id), self.encode, self.deliver)
+        self._do_now(self._connection.push(topic, "presence_state", self._presence.join(member.watcher)))
 
     def _after(self, payload: Any) -> int | None:
         """The position from which a join goes on. Raises RequestRefused, PositionTokenInvalid."""
@@ -192,6 +210,8 @@ class Client:
     def _leave(self, topic: str) -> None:
         member = self._members.pop(topic)
         self._feed.leave(member.listener)
+        if member.watcher is not None:
+            self._presence.leave(member.watcher)
         if member.resuming is not None:
             member.resuming.cancel()  # if the cancellation is lost, it finds that its listener has ended
 

@@ -41,7 +41,9 @@ async def websocket(state: State, scope: WebSocketScope, receive: Receive, send:
         await send({"type": "websocket.close", "code": 1008, "reason": ""})  # before an accept it is 403
         return
     line = _wire(scope)
-    client = Client(parts, state.feed, taken.who, taken.serializer, line, encodings.ON_WIRE[taken.serializer])
+    client = Client(
+        parts, state.feed, state.presence, taken.who, taken.serializer, line, encodings.ON_WIRE[taken.serializer]
+    )
     await send({"type": "websocket.accept", "subprotocol": taken.subprotocol, "headers": []})
     line.forget_handshake()
     del taken

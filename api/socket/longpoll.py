@@ -103,7 +103,9 @@ async def _open(scope: Scope, app: Litestar) -> str:
         sockets.remove(session.client)
 
     session = Session(ended)
-    session.client = Client(app.state.parts, app.state.feed, who, serializer, session, encodings.AS_TEXT[serializer])
+    session.client = Client(
+        app.state.parts, app.state.feed, app.state.presence, who, serializer, session, encodings.AS_TEXT[serializer]
+    )
     sockets.add(session.client, "longpoll")
     return sessions.add(session)
 

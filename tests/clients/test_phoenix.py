@@ -179,6 +179,19 @@ async def test_a_violation_closes_with_1011(shop: Shop, frame: str) -> None:
         assert await raw.hear() == {"on": "close", "code": 1011}
 
 
+@pytest.mark.parametrize("package", PACKAGES)
+async def test_the_clients_presence_follows_who_is_there(shop: Shop, package: str) -> None:
+    topic, join = f"tenant:{shop.tenant_id}", {"do": "join", "payload": {"presence": True}, "presence": True}
+    async with client(package, shop) as first:
+        await first.do(topic=topic, **join)
+        await first.until(on="presence", keys=[[shop.user_id, 1]])
+        async with client(package, shop) as second:
+            await second.do(topic=topic, **join)
+            await second.until(on="presence", keys=[[shop.user_id, 2]])
+            await first.until(on="presence", keys=[[shop.user_id, 2]])
+        await first.until(on="presence", keys=[[shop.user_id, 1]])
+
+
 # Long polling
 
 

@@ -118,7 +118,7 @@ async def test_who_does_not_read_is_closed_and_the_others_hear_all(
                 slow = Talk(opened)
                 await slow.join(topic)
                 opened.transport.pause_reading()
-                line = next(iter(served.app.state.sockets._clients))._line
+                line = list(served.app.state.sockets._clients)[-1]._line
                 line.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
                 await quick.join(topic)
                 for n in range(60):
@@ -161,12 +161,13 @@ async def test_who_sends_without_end_is_read_slowly_and_others_are_answered(
 async def test_topics_joined_and_left_leave_nothing(served: Served, address: str, a: House) -> None:
     live: feeds.Feed = served.app.state.feed
     async with talk(address, a.admin) as admin:
+        await admin.join(f"tenant:{a.id}")
         for n in range(300):
             await admin.say(str(n), str(n), f"transaction:{n:08x}-0000-0000-0000-000000000000", "phx_join", {})
             await admin.say(str(n), "l", f"transaction:{n:08x}-0000-0000-0000-000000000000", "phx_leave", {})
         assert [each[3] for each in await admin.hears(900)].count("phx_close") == 300
-        assert (live.listeners, live.topics) == (0, 0)
-        assert next(iter(served.app.state.sockets._clients))._members == {}
+        assert (live.listeners, live.topics) == (1, 1)
+        assert list(next(iter(served.app.state.sockets._clients))._members) == [f"tenant:{a.id}"]
 
 
 def test_the_patterns_are_those_of_the_topics() -> None:
