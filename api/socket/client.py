@@ -66,7 +66,7 @@ class _Member:
 class Client:
     """One connection. Touched by the event loop's thread only; `receive` is called for one frame after the other."""
 
-    __slots__ = ("_connection", "_feed", "_line", "_members", "_parts", "_presence", "encode", "id", "who")
+    __slots__ = ("_connection", "_feed", "_line", "_members", "_no_end", "_parts", "_presence", "encode", "id", "who")
 
     def __init__(
         self,

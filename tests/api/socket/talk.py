@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import urlencode
 
+import pytest
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.api.house import PATIENCE_S, Person
 
@@ -66,3 +67,11 @@ async def talk(address: str, person: Person, **parameters: str) -> AsyncIterator
     opening = connect(url(address, person, **parameters), compression=None, ping_interval=None, max_queue=None)
     async with opening as socket:
         yield Talk(socket)
+
+
+async def refused(address: str, **options: Any) -> tuple[int, bytes]:
+    """Status and body of a refusal."""
+    with pytest.raises(InvalidStatus) as caught:
+        async with connect(address, **options):
+            pass
+    return caught.value.response.status_code, bytes(caught.value.response.body or b"")

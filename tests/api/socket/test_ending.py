@@ -13,7 +13,7 @@ from api.socket import client, sockets, wire
 from api.socket.protocol import connection, pace
 from tests.api import house
 from tests.api.house import PATIENCE_S, House, Person, Served, listening
-from tests.api.socket.talk import Talk, talk, url
+from tests.api.socket.talk import Talk, refused, talk, url
 
 
 async def gone(served: Served) -> None:

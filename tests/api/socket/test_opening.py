@@ -2,12 +2,10 @@
 
 import base64
 import dataclasses
-from typing import Any
 
 import httpx
 import pytest
 from websockets.asyncio.client import connect
-from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
 from api import tokens
@@ -15,15 +13,7 @@ from api.app import create_app
 from api.socket import sockets
 from tests.api import house
 from tests.api.house import House, Served, listening
-from tests.api.socket.talk import Talk, talk, url
-
-
-async def refused(address: str, **options: Any) -> tuple[int, bytes]:
-    """Status and body of a refusal."""
-    with pytest.raises(InvalidStatus) as caught:
-        async with connect(address, **options):
-            pass
-    return caught.value.response.status_code, bytes(caught.value.response.body or b"")
+from tests.api.socket.talk import Talk, refused, talk, url
 
 
 async def test_who_is_not_taken_gets_403_before_the_upgrade(address: str, a: House) -> None:
