@@ -93,7 +93,8 @@ async def test_who_comes_from_a_process_that_was_ahead_hears_nothing_again(serve
     await a.lists("CUP")
     async with asyncio.timeout(PATIENCE_S):
         await sink.wake.wait()
-    assert (sink.take().count(b"event: "), listener.live) == (1, True)
+    told = sink.take()
+    assert (told.count(b"event: "), b'"CUP"' in told, listener.live) == (1, True, True)
     for each in (first, listener):
         live.leave(each)
 
