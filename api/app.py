@@ -1,6 +1,5 @@
 """The application: routes, dependencies, errors."""
 
-from collections.abc import Awaitable
 from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import UUID
@@ -9,7 +8,6 @@ from litestar import Litestar, Router
 from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.handlers.base import BaseRouteHandler
-from litestar.types import Message, Scope
 from litestar.types import Message, Receive, Scope, Send, WebSocketScope
 
 from api import (
@@ -41,6 +39,7 @@ from api.feed.feed import Feed
 from api.parts import Parts
 from api.socket import endpoint as socket
 from api.socket import longpoll
+from api.socket.client import Shared
 from api.socket.presence import Presence
 from api.socket.sessions import Sessions
 from api.socket.sockets import Sockets
@@ -85,8 +84,7 @@ def create_app(parts: Parts) -> Litestar:
     async def provide_parts() -> Parts:
         return parts
 
-    app = Litestar(
-    return Application(
+    app = Application(
         [
             health.health,
             health.ready,
@@ -142,6 +140,7 @@ def create_app(parts: Parts) -> Litestar:
                 "sockets": sockets,
                 "sessions": sessions,
                 "presence": presence,
+                "channels": Shared(parts, listeners, presence, known),
                 "in_flight": set[UUID](),  # ids of commands with an idempotency key, from their request to their answer
             },
             deep_copy=False,

@@ -4,11 +4,11 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import psycopg
 
-from api import asked, errors
+from api import asked, errors, limits
 from api.feed import topics
 from api.feed.feed import Feed
 from api.feed.messages import Encoding, Frame
@@ -52,6 +52,15 @@ class Line(Protocol):
         """Come back when there is room again, or after the end."""
 
 
+class Shared(NamedTuple):
+    """What all clients of a process stand on."""
+
+    parts: Parts
+    feed: Feed
+    presence: Presence
+    known: limits.TenantsKnown
+
+
 class _Member:
     """A joined topic."""
 
@@ -66,13 +75,11 @@ class _Member:
 class Client:
     """One connection. Touched by the event loop's thread only; `receive` is called for one frame after the other."""
 
-    __slots__ = ("_connection", "_feed", "_line", "_members", "_no_end", "_parts", "_presence", "encode", "id", "who")
+    __slots__ = ("_connection", "_line", "_members", "_no_end", "_shared", "encode", "id", "who")
 
     def __init__(
         self,
-        parts: Parts,
-        feed: Feed,
-        presence: Presence,
+        shared: Shared,
         who: Who,
         serializer: Serializer,
         line: Line,
@@ -81,13 +88,11 @@ class Client:
         self.who = who
         self.encode = encode
         self.id = secrets.token_bytes(16)
-        self._parts = parts
-        self._feed = feed
-        self._presence = presence
+        self._shared = shared
         self._line = line
         self._connection = Connection(serializer, PATTERNS)
         self._members: dict[str, _Member] = {}
-        self._no_end = parts.ledger.revocations.on_end(who.tenant_id, who.session_id, self._session_ended)
+        self._no_end = shared.parts.ledger.revocations.on_end(who.tenant_id, who.session_id, self._session_ended)
 
     @property
     def closed(self) -> bool:
@@ -122,7 +127,7 @@ class Client:
             self.close(Code.SLOW, "too slow")
 
     def end(self) -> None:
-        if self._parts.stopping.is_set():
+        if self._shared.parts.stopping.is_set():
             self.close(Code.RESTART, "this process stops")
         else:
             self.close(Code.BROKEN, "the feed broke")
@@ -159,7 +164,7 @@ class Client:
     async def _join(self, join: Join) -> list[Effect]:
         try:
             topics.check(self.who, join.topic)
-            listener = await self._feed.join(self.who.tenant_id, (join.topic,), self, self._after(join.payload))
+            listener = await self._shared.feed.join(self.who.tenant_id, (join.topic,), self, self._after(join.payload))
         except topics.TopicForbidden:
             return self._connection.refused("unauthorized")
         except topics.TopicUnknown:
@@ -170,11 +175,11 @@ class Client:
             _log.exception("A join of %s failed", join.pattern)
             return [] if self.closed else self._connection.crashed()
         if self.closed:
-            self._feed.leave(listener)
+            self._shared.feed.leave(listener)
             return []
         # All in the step of the event loop in which it joined: nothing is delivered before the reply.
         member = self._members[join.topic] = _Member(listener)
-        at = self._parts.tokens.token(self.who.tenant_id, listener.tail.position)
+        at = self._shared.parts.tokens.token(self.who.tenant_id, listener.tail.position)
         self._do_now(self._connection.accepted(frames.encoded({"position": at})))
         if join.pattern in WITH_PRESENCE and isinstance(join.payload, dict) and join.payload.get("presence") is True:
             self._watch(join.topic, member)
@@ -184,7 +189,7 @@ class Client:
 
     def _watch(self, topic: str, member: _Member) -> None:
         member.watcher = Watcher(self.who.tenant_id, topic, str(self.who.account_id), self.encode, self.deliver)
-        self._do_now(self._connection.push(topic, "presence_state", self._presence.join(member.watcher)))
+        self._do_now(self._connection.push(topic, "presence_state", self._shared.presence.join(member.watcher)))
 
     def _after(self, payload: Any) -> int | None:
         """The position from which a join goes on. Raises RequestRefused, PositionTokenInvalid."""
@@ -194,11 +199,11 @@ class Client:
         if not isinstance(given, str):
             text = "The position is no text. Give back a position as it came."
             raise errors.RequestRefused(errors.MALFORMED, text, {"from": [text]})
-        return asked.number(self._parts, self.who, given)
+        return asked.number(self._shared.parts, self.who, given)
 
     async def _resume(self, topic: str, member: _Member) -> None:
         try:
-            await self._feed.catch_up(member.listener)
+            await self._shared.feed.catch_up(member.listener)
             return
         except (psycopg.Error, positions.ViewBehind, positions.TooManyWaiters) as error:
             _log.warning("A channel's past could not be read, the client joins again: %s", str(error).strip())
@@ -209,9 +214,9 @@ class Client:
 
     def _leave(self, topic: str) -> None:
         member = self._members.pop(topic)
-        self._feed.leave(member.listener)
+        self._shared.feed.leave(member.listener)
         if member.watcher is not None:
-            self._presence.leave(member.watcher)
+            self._shared.presence.leave(member.watcher)
         if member.resuming is not None:
             member.resuming.cancel()  # if the cancellation is lost, it finds that its listener has ended
 
@@ -219,7 +224,7 @@ class Client:
         handler = events.HANDLERS.get((handle.topic.partition(":")[0], handle.event)) if _is_name(handle) else None
         if handler is None:
             return self._connection.failed()
-        request = events.Request(self._parts, self.who, handle.payload, self._key(handle))
+        request = events.Request(self._shared.parts, self._shared.known, self.who, handle.payload, self._key(handle))
         try:
             status, response = await handler(request)
         except Exception:  # noqa: BLE001  one channel fails, the connection goes on

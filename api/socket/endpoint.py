@@ -9,6 +9,7 @@ from litestar import asgi
 from litestar.datastructures import State
 from litestar.types import Receive, Scope, Send, WebSocketScope
 
+from api import rights
 from api.parts import Parts
 from api.socket import encodings, handshake, wire
 from api.socket.client import Client
@@ -20,7 +21,7 @@ PATH = "/socket/websocket"
 _log = logging.getLogger(__name__)
 
 
-@asgi(PATH, copy_scope=False)
+@asgi(PATH, copy_scope=False, opt=rights.open_to_all("it tells nothing but that a socket is opened otherwise"))
 async def no_websocket(scope: Scope, receive: Receive, send: Send) -> None:
     """A request that asks for no upgrade."""
     await send({"type": "http.response.start", "status": 400, "headers": [(b"content-length", b"0")]})
@@ -35,17 +36,15 @@ async def websocket(state: State, scope: WebSocketScope, receive: Receive, send:
     try:
         if sockets.full:
             raise handshake.Refused("this process takes no more sockets")
-        taken = handshake.shake_hands(scope, parts.socket_origins, state.authenticate)
+        taken = await handshake.shake_hands(scope, parts.socket_origins, state.authenticate)
     except handshake.Refused as refusal:
         _log.info("A socket was refused: %s", refusal)
         await send({"type": "websocket.close", "code": 1008, "reason": ""})  # before an accept it is 403
         return
     line = _wire(scope)
-    client = Client(
-        parts, state.feed, state.presence, taken.who, taken.serializer, line, encodings.ON_WIRE[taken.serializer]
-    )
     await send({"type": "websocket.accept", "subprotocol": taken.subprotocol, "headers": []})
     line.forget_handshake()
+    client = Client(state.channels, taken.who, taken.serializer, line, encodings.ON_WIRE[taken.serializer])
     del taken
     sockets.add(client, "phoenix")
     try:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
-from api import asked, bodies, errors, rights
+from api import asked, bodies, errors, limits, rights
 from api.feed import topics
 from api.parts import Parts
 from api.socket.protocol import frames
@@ -21,6 +21,7 @@ class Request(NamedTuple):
     """A push. `key`: what a repeat on the same connection has the same; None if the client gave it no ref."""
 
     parts: Parts
+    known: limits.TenantsKnown
     who: rights.Who
     payload: Any
     key: bytes | None
@@ -62,6 +63,8 @@ async def _record(request: Request) -> msgspec.Struct:
     who = request.who
     if not who.may("transactions:write"):
         raise rights.Forbidden("Your role does not have this right: transactions:write. Ask an admin of your tenant.")
+    if unknown := request.known.check_events(who.tenant_id):
+        await unknown
     payload, key = _keyed(request)
     body = frames.encoded(payload)
     sender = asked.pusher(request.parts, who, "push new_transaction", key, body)

@@ -2,8 +2,8 @@
 
 import base64
 import binascii
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple, TypeAlias
 from urllib.parse import parse_qsl, urlsplit
 
 from litestar.types import Scope, WebSocketScope
@@ -18,6 +18,10 @@ SUBPROTOCOL = "phoenix"
 
 class Refused(Exception):
     """The client is answered 403, before any upgrade. It cannot read why."""
+
+
+Authenticate: TypeAlias = Callable[[str], "rights.Who | Awaitable[rights.Who]"]
+"""Takes what HTTP's Authorization holds."""
 
 
 class Handshake(NamedTuple):
@@ -97,20 +101,20 @@ def _token(encoded: str) -> str:
         raise Refused("the token among the subprotocols is not base64") from None
 
 
-def shake_hands(
-    scope: WebSocketScope, allowed_origins: Sequence[str], authenticate: Callable[[str], rights.Who]
-) -> Handshake:
-    """`authenticate` takes what HTTP's Authorization holds. Raises Refused."""
+async def shake_hands(scope: WebSocketScope, allowed_origins: Sequence[str], authenticate: Authenticate) -> Handshake:
+    """Raises Refused."""
     check_origin(scope, allowed_origins)
     query = parameters(scope["query_string"])
     subprotocol, token = subprotocols(scope["subprotocols"])
-    return Handshake(authenticated(token or query.get("token", ""), authenticate), serializer(query), subprotocol)
+    spoken = serializer(query)
+    return Handshake(await authenticated(token or query.get("token", ""), authenticate), spoken, subprotocol)
 
 
-def authenticated(token: str, authenticate: Callable[[str], rights.Who]) -> rights.Who:
+async def authenticated(token: str, authenticate: Authenticate) -> rights.Who:
     """Raises Refused."""
     try:
-        return authenticate(f"Bearer {token}")
+        who = authenticate(f"Bearer {token}")
+        return who if isinstance(who, rights.Who) else await who
     except Exception as error:
         if errors.problem(error) is None:
             raise

@@ -12,7 +12,7 @@ from litestar import Litestar, asgi
 from litestar.enums import ScopeType
 from litestar.types import Receive, Scope, Send
 
-from api import bodies, headers
+from api import bodies, headers, rights
 from api.socket import encodings, handshake
 from api.socket.client import Client
 from api.socket.session import DEAD, Session
@@ -39,7 +39,7 @@ class _Unreadable(Exception):
         self.status = status
 
 
-@asgi(PATH, copy_scope=False)
+@asgi(PATH, copy_scope=False, opt=rights.open_to_all("the token comes in the query, and a session's own later"))
 async def longpoll(scope: Scope, receive: Receive, send: Send) -> None:
     """GET opens and polls, POST sends."""
     if scope["type"] == ScopeType.WEBSOCKET:
@@ -91,21 +91,19 @@ async def _open(scope: Scope, app: Litestar) -> str:
     sockets: Sockets = app.state.sockets
     if sockets.full:
         raise handshake.Refused("this process takes no more sockets")
+    await sessions.start()  # before it is known who asks: from then on no session may end unseen
     serializer = handshake.serializer(handshake.parameters(scope["query_string"]))
     # Of two parameters `token` the second one is the dead session's.
     given = [each for each in _tokens(scope) if sessions.name(each) is None]
     token = headers.first(scope, b"x-phoenix-authtoken") or (given[-1] if given else "")
-    who = handshake.authenticated(token, app.state.authenticate)
-    await sessions.start()
+    who = await handshake.authenticated(token, app.state.authenticate)
 
     def ended(session: Session) -> None:
         sessions.remove(session)
         sockets.remove(session.client)
 
     session = Session(ended)
-    session.client = Client(
-        app.state.parts, app.state.feed, app.state.presence, who, serializer, session, encodings.AS_TEXT[serializer]
-    )
+    session.client = Client(app.state.channels, who, serializer, session, encodings.AS_TEXT[serializer])
     sockets.add(session.client, "longpoll")
     return sessions.add(session)
 
