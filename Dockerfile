@@ -23,6 +23,7 @@ COPY domain domain/
 COPY ledger ledger/
 COPY commands commands/
 COPY projections projections/
+COPY reactions reactions/
 COPY api api/
 COPY migrations migrations/
 COPY bitnexus bitnexus/

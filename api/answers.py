@@ -128,6 +128,12 @@ _PROBLEM = Schema(
         "title": _TEXT,
         "status": Schema(type=OpenAPIType.INTEGER),
         "detail": _TEXT,
+        "second_factor": Schema(
+            type=OpenAPIType.OBJECT,
+            description="Of a log-in whose password was right: what it goes on with.",
+            required=["challenge", "enrol"],
+            properties={"challenge": _TEXT, "enrol": Schema(type=OpenAPIType.BOOLEAN)},
+        ),
         "errors": Schema(
             type=OpenAPIType.OBJECT,
             description='{field: [messages]}, or {"detail": message} where no field is to blame.',
@@ -146,6 +152,7 @@ _DESCRIPTIONS = {
     413: "The body is larger than 1 MiB, or an event would be larger than 64 KiB.",
     415: "The body is not application/json.",
     422: "A value breaks a rule.",
+    429: "Too often: try again after Retry-After seconds.",
     500: "A bug. Nothing was kept.",
     503: "Not now: try again after Retry-After seconds.",
 }
@@ -175,8 +182,9 @@ class PublicOperation(Operation):
             statuses.add(404)
         self.parameters = [*(self.parameters or ()), *self.header_parameters] or None
         responses: dict[str, OpenAPIResponse | Reference] = dict(self.responses or {})
-        if isinstance(nothing_said := responses.get("204"), OpenAPIResponse):
-            nothing_said.content = None  # the framework documents a body of type null
+        for nothing_said in (responses.get("202"), responses.get("204")):
+            if isinstance(nothing_said, OpenAPIResponse) and "null" in str(nothing_said.content):
+                nothing_said.content = None  # the framework documents a body of type null
         if self.position_shown:
             for good in responses.values():
                 if isinstance(good, OpenAPIResponse):
@@ -196,7 +204,14 @@ class Plain(PublicOperation):
 
 @dataclasses.dataclass
 class LogInOperation(PublicOperation):
-    statuses = (400, 401, 409, 422, 500, 503)
+    statuses = (400, 401, 403, 409, 422, 500, 503)
+
+
+@dataclasses.dataclass
+class CodeOperation(PublicOperation):
+    """Takes a code of a second factor, or a token that came by mail."""
+
+    statuses = (400, 401, 403, 409, 422, 429, 500, 503)
 
 
 @dataclasses.dataclass

@@ -16,6 +16,7 @@ from api import (
     bodies,
     errors,
     health,
+    invitations,
     ledger,
     limits,
     metrics,
@@ -33,6 +34,9 @@ from api import (
 from api.accounts.administration import UserAdministration
 from api.accounts.auth import AuthController
 from api.accounts.devices import SessionController
+from api.accounts.emails import EmailController
+from api.accounts.passwords import PasswordController
+from api.accounts.second_factors import SecondFactorController
 from api.accounts.users import UserController
 from api.feed import controller as feed
 from api.feed.feed import Feed
@@ -100,6 +104,10 @@ def create_app(parts: Parts) -> Litestar:
                     SessionController,
                     UserAdministration,
                     service_accounts.ServiceAccountController,
+                    PasswordController,
+                    EmailController,
+                    SecondFactorController,
+                    invitations.InvitationController,
                     privacy.PrivacyController,
                     privacy.BuyerController,
                     tenants.TenantController,

@@ -18,6 +18,7 @@ from litestar.params import ParameterKwarg
 from api import rights, tokens
 from commands import accounts as account_commands
 from commands import limits, passwords, privacy, service_accounts, sessions
+from commands.accounts import challenges, password, registering, second_factor
 from domain import accounts, refusals, tenants
 from ledger import errors as ledger_errors
 from ledger import keyring, replay
@@ -47,8 +48,11 @@ class RequestRefused(Exception):
 
 
 MALFORMED = Kind(400, "malformed", "The request cannot be read")
+SECOND_FACTOR = Kind(401, "second-factor", "The second factor is needed, too")
 UNAUTHENTICATED = Kind(401, "unauthenticated", "Who you are is not known")
 FORBIDDEN = Kind(403, "forbidden", "You may not do this")
+WRONG_PASSWORD = Kind(403, "wrong-password", "The current password is another one")
+WRONG_CODE = Kind(403, "wrong-code", "The code is not right")
 NOT_FOUND = Kind(404, "not-found", "There is no such thing")
 CONFLICT = Kind(409, "conflict", "What is recorded forbids this")
 CHANGED = Kind(409, "changed-meanwhile", "It was changed meanwhile")
@@ -61,6 +65,7 @@ INVALID = Kind(422, "invalid", "What was sent breaks a rule")
 SUSPENDED = Kind(403, "tenant-suspended", "Nobody acts in the tenant")
 LIMITED = Kind(403, "limit-reached", "The tenant uses as much as it may")
 ID_REUSED = Kind(422, "idempotency-key-reused", "The idempotency key belongs to another request")
+TOO_OFTEN = Kind(429, "too-often", "Not so often")
 BROKEN = Kind(500, "internal", "Something went wrong on our side")
 UNAVAILABLE = Kind(503, "unavailable", "Not now")
 PARKED = Kind(503, "parked", "It waits for an operator")
@@ -76,6 +81,12 @@ TABLE: dict[type[Exception], Kind] = {
     account_commands.CredentialsWrong: UNAUTHENTICATED,
     sessions.RefreshTokenInvalid: UNAUTHENTICATED,
     sessions.RefreshTokenReplayed: UNAUTHENTICATED,
+    challenges.SecondFactorNeeded: SECOND_FACTOR,
+    challenges.ChallengeInvalid: UNAUTHENTICATED,
+    second_factor.CodeWrong: WRONG_CODE,
+    second_factor.GuessedTooOften: TOO_OFTEN,
+    password.PasswordWrong: WRONG_PASSWORD,
+    registering.RegistrationNotOpen: FORBIDDEN,
     accounts.SessionRevoked: UNAUTHENTICATED,
     accounts.SessionExpired: UNAUTHENTICATED,
     rights.Unauthenticated: UNAUTHENTICATED,
@@ -123,6 +134,13 @@ _OF_STATUS = {
 """Of the framework's own exceptions."""
 
 
+class SecondFactor(msgspec.Struct, frozen=True, kw_only=True):
+    """What a log-in goes on with, good for five minutes. `enrol`: there is none yet, and it has to be made first."""
+
+    challenge: str
+    enrol: bool
+
+
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
     """Problem details for HTTP APIs (RFC 9457)."""
 
@@ -131,6 +149,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     status: int
     detail: str
     errors: dict[str, list[str]] | dict[str, str]
+    second_factor: SecondFactor | msgspec.UnsetType = msgspec.UNSET
 
 
 def answer(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
@@ -140,8 +159,17 @@ def answer(request: Request[Any, Any, Any], error: Exception) -> Response[Proble
         headers["WWW-Authenticate"] = "Bearer"
     elif kind.status == 503 or kind is IN_FLIGHT:
         headers["Retry-After"] = str(RETRY_AFTER_S)
+    elif isinstance(error, second_factor.GuessedTooOften):
+        headers["Retry-After"] = str(error.retry_after_s)
     return Response(
-        _problem(kind, detail, fields),
+        _problem(
+            kind,
+            detail,
+            fields,
+            SecondFactor(challenge=error.challenge, enrol=error.enrol)
+            if isinstance(error, challenges.SecondFactorNeeded)
+            else msgspec.UNSET,
+        ),
         status_code=kind.status,
         media_type=MEDIA_TYPE,
         headers=headers,
@@ -160,13 +188,19 @@ def problem(error: Exception) -> Problem | None:
     return _problem(found, str(error), getattr(error, "fields", {}))
 
 
-def _problem(kind: Kind, detail: str, fields: dict[str, list[str]]) -> Problem:
+def _problem(
+    kind: Kind,
+    detail: str,
+    fields: dict[str, list[str]],
+    second_factor: SecondFactor | msgspec.UnsetType = msgspec.UNSET,
+) -> Problem:
     return Problem(
         type=f"urn:bitnexus:problem:{kind.name}",
         title=kind.title,
         status=kind.status,
         detail=detail,
         errors=fields or {"detail": detail},
+        second_factor=second_factor,
     )
 
 

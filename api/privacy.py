@@ -20,6 +20,7 @@ from api.transactions import resources
 from commands import accounts as account_commands
 from commands import privacy as commands
 from commands import sessions
+from commands.accounts import held
 from domain import accounts
 from projections import reading
 from projections import refunds as refunds_view
@@ -59,12 +60,18 @@ class ExportedSession(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ExportedUser(msgspec.Struct, frozen=True, kw_only=True):
-    """`sessions`: those that have not ended."""
+    """`sessions`: those that have not ended. `asked_email`: to which a change was asked for and not confirmed."""
 
     id: UUID
     email: str
+    email_verified: bool
+    former_emails: list[str]
+    asked_email: str | None
+    asked_email_at: datetime | None
     name: str
+    former_names: list[str]
     role: str
+    second_factor: bool
     tenant_id: UUID
     inserted_at: datetime
     updated_at: datetime
@@ -138,12 +145,19 @@ class BuyerController(Controller):
 
 async def _user(account: accounts.Account, reader: Reader) -> ExportedUser:
     ledger = reader.parts.ledger
+    more = await held.of(account, ledger)
     open_sessions = await sessions.listed(account.id, reader.tenant_id, ledger, reader.parts.session_limits)
     return ExportedUser(
         id=account.id,
         email=account.email,
+        email_verified=account.email_verified,
+        former_emails=more.former_emails,
+        asked_email=more.asked_email,
+        asked_email_at=more.asked_at,
         name=account.name,
+        former_names=more.former_names,
         role=account.role,
+        second_factor=account.second_factor,
         tenant_id=account.tenant_id,
         inserted_at=account.created_on,
         updated_at=account.modified_on,

@@ -22,11 +22,13 @@ class Right(NamedTuple):
 
 TABLE: tuple[Right, ...] = (
     Right("account:read", "read one's own account and all that is kept of oneself", _EVERYBODY, scope=False),
+    Right("account:write", "change one's own name, address, password and second factor", _EVERYBODY, scope=False),
     Right("account:erase", "have oneself forgotten", _EVERYBODY, scope=False),
     Right("session:end", "log out", _EVERYBODY, scope=False),
     Right("account:deactivate", "deactivate one's own account", _EVERYBODY, scope=False),
     Right("accounts:read", "read the accounts of the tenant", _RUNNING),
     Right("accounts:write", "make, change, deactivate and reactivate accounts of the tenant", _RUNNING, scope=False),
+    Right("accounts:invite", "invite people into the tenant", _RUNNING),
     Right("accounts:erase", "forget anybody of the tenant, and buyers without an account", _ADMIN),
     Right("accounts:export", "read all that is kept of anybody of the tenant", _ADMIN),
     Right("service_accounts:read", "see service accounts and their keys' ids", _RUNNING, scope=False),
@@ -37,7 +39,7 @@ TABLE: tuple[Right, ...] = (
         scope=False,
     ),
     Right("tenants:read", "read about one's own tenant", _EVERYBODY),
-    Right("tenants:write", "change how the own tenant shows itself, its currency and features", _RUNNING),
+    Right("tenants:write", "change how the own tenant shows itself, its currency, features and sign-in", _RUNNING),
     Right("platform:read", "look into every tenant, and at all together; each look is recorded", _SUPER),
     Right("platform:write", "make, limit, suspend and resume tenants, give them host names", _SUPER, scope=False),
     Right("products:read", "read the catalogue", _MEMBERS),

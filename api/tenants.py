@@ -57,6 +57,8 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     branding: Branding
     limits: Limits
     status: str
+    registration: str
+    second_factor: str
     inserted_at: datetime
     updated_at: datetime
 
@@ -76,6 +78,13 @@ class ConfigurationBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
 
     currency: str
     flags: list[str]
+
+
+class SignInBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who may make an account, and whether an account has to have a second factor."""
+
+    registration: tenants.RegistrationMode
+    second_factor: tenants.SecondFactor
 
 
 class TenantController(Controller):
@@ -123,6 +132,25 @@ class TenantController(Controller):
         receipt = await tenant_settings.configure(command, sender.caller, sender.ledger)
         return answers.one(of(receipt.aggregate), sender.shown(receipt.position), version=receipt.aggregate.version)
 
+    @put(
+        "/{tenant_id:uuid}/sign-in",
+        operation_id="configureSignIn",
+        operation_class=answers.Command,
+        guards=[may("tenants:write")],
+        dto=bodies.named("sign_in", SignInBody),
+    )
+    async def configure_sign_in(
+        self, tenant_id: FromPath[UUID], data: JSONBody[SignInBody], sender: NamedDependency[Sender]
+    ) -> Response[answers.Data[Tenant]]:
+        """Who may make an account in one's own tenant, and whether a second factor is needed. It counts from the next log-in on."""
+        _check(sender.who, tenant_id)
+        command = commands.ConfigureSignIn(
+            registration=data.registration, second_factor=data.second_factor, version=sender.version
+        )
+        receipt = await commands.configure_sign_in(command, sender.caller, sender.ledger)
+        tenant = receipt.aggregate
+        return answers.one(of(tenant), sender.shown(receipt.position), version=tenant.version)
+
 
 @get(
     "/tenant/branding",
@@ -155,6 +183,8 @@ def of(tenant: tenants.Tenant) -> Tenant:
         branding=Branding(**tenant.branding._asdict()),
         limits=Limits(**tenant.limits._asdict()),
         status=str(tenant.status),
+        registration=tenant.registration,
+        second_factor=tenant.second_factor,
         inserted_at=tenant.created_on,
         updated_at=tenant.modified_on,
     )

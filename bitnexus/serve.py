@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterator
 import uvicorn
 
 from api.socket import wire
-from bitnexus import erasures, expiry, process, stopping, web
+from bitnexus import doing, erasures, expiry, process, stopping, web
 from bitnexus.counting import Slot
 from bitnexus.installation import Installation
 from bitnexus.listening import BACKLOG
 from bitnexus.settings import Settings
 from bitnexus.telemetry import Telemetry
 from commands import tenants
+from reactions import outbox
 
 
 class Server(uvicorn.Server):
@@ -87,7 +88,11 @@ async def _serve(
         stops(server.stop)
         gc.collect()
         gc.freeze()  # what start-up made stays for good: the collector need not walk it again and again
-        async with expiry.running(parts.projector), telemetry.watching(parts):
+        async with (
+            expiry.running(parts.projector),
+            outbox.running(parts.projector, doing.doers(parts, settings)),
+            telemetry.watching(parts),
+        ):
             await server.serve([listener])
 
 

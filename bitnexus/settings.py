@@ -4,7 +4,9 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from email.utils import parseaddr
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import argon2
 import platformdirs
@@ -18,6 +20,8 @@ from ledger.keys import MasterKey, MasterKeyInvalid
 LOG_LEVELS = ("debug", "info", "warning", "error")
 ARGON2_MEMORY_KIB_MIN = 19 * 1024
 """The least that OWASP recommends (with two passes): below it a stolen hash is soon guessed."""
+MAIL_FROM = "BitNexus <no-reply@localhost>"
+MAIL_PORTS = {"smtp": 587, "smtps": 465}
 PROXIES_BELIEVED = "127.0.0.1,::1"
 """Whose X-Forwarded-For is believed unless FORWARDED_ALLOW_IPS says otherwise: a proxy on the same machine."""
 
@@ -75,6 +79,9 @@ class Settings:
     session_days: int = SESSION_DAYS
     session_idle_days: int = SESSION_IDLE_DAYS  # without a refresh
     socket_origins: tuple[str, ...] = ()  # pages of these may open sockets, beside those of the host itself
+    mail_server: str | None = field(default=None, repr=False)  # its URL; None: mails go into files below data_dir
+    mail_from: str = MAIL_FROM
+    front_end: str | None = None  # whose pages the links in mails lead to
 
     @property
     def embedded(self) -> bool:
@@ -101,6 +108,9 @@ def read(environment: Mapping[str, str] | None = None, *, data_dir: Path | None 
         session_days=_days(found, "BITNEXUS_SESSION_DAYS", SESSION_DAYS),
         session_idle_days=_days(found, "BITNEXUS_SESSION_IDLE_DAYS", SESSION_IDLE_DAYS),
         socket_origins=_socket_origins(found),
+        mail_server=_mail_server(found),
+        mail_from=_mail_from(found),
+        front_end=_front_end(found),
     )
     if not settings.embedded and settings.master_key is None:
         raise SettingInvalid(
@@ -241,6 +251,43 @@ def _socket_origins(found: Mapping[str, str]) -> tuple[str, ...]:
                 "Give hosts such as shop.example, //*.shop.example or https://shop.example:8443, with commas between them",
             )
     return given
+
+
+def _mail_server(found: Mapping[str, str]) -> str | None:
+    name = "BITNEXUS_SMTP_URL"
+    url = found.get(name)
+    if url is not None:
+        try:
+            parts = urlsplit(url)
+            usable = parts.scheme in MAIL_PORTS and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable:
+            advice = "Write it as smtp://user:password@host:587, or smtps:// where TLS is spoken from the first byte"
+            raise SettingInvalid(name, "This is not the URL of a mail server", "not shown", advice)
+        if "BITNEXUS_MAIL_FROM" not in found:
+            advice = "Set it to the sender of mails, such as Shop <no-reply@shop.example>"
+            raise SettingInvalid("BITNEXUS_MAIL_FROM", "With a mail server mails need a sender", "not set", advice)
+    return url
+
+
+def _mail_from(found: Mapping[str, str]) -> str:
+    name = "BITNEXUS_MAIL_FROM"
+    text = found.get(name, MAIL_FROM)
+    _, address = parseaddr(text)
+    if not text.isprintable() or address.count("@") != 1 or address.startswith("@") or address.endswith("@"):
+        advice = "Write it as Shop <no-reply@shop.example>"
+        raise SettingInvalid(name, "This is not the sender of a mail", refusals.shown(text), advice)
+    return text
+
+
+def _front_end(found: Mapping[str, str]) -> str | None:
+    name = "BITNEXUS_FRONT_END"
+    url = found.get(name)
+    if url is not None and re.fullmatch(r"https?://[^\s#?]+", url) is None:
+        advice = "Write it as https://app.shop.example"
+        raise SettingInvalid(name, "This is not the address of a front end", refusals.shown(url), advice)
+    return url
 
 
 def _log_level(found: Mapping[str, str]) -> str:

@@ -6,6 +6,7 @@ from uuid import UUID
 import msgspec
 
 from commands import accounts as account_commands
+from commands import sessions
 from commands.passwords import Passwords
 from domain import accounts, refusals
 from ledger import codec, errors, ids
@@ -47,7 +48,7 @@ class Appointed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def appoint(command: Appoint, caller: Caller, ledger: Ledger, passwords: Passwords) -> Appointed:
-    """The admin of that address, who has this password from now on; a new account if there was none.
+    """The admin of that address, who has this password from now on and no session; a new account if there was none.
 
     Raises NotAnAdmin, AdminDeactivated, HashingOverloaded, TenantUnknown and what `accounts.check_password` and `accounts.register` raise.
     """
@@ -55,7 +56,9 @@ async def appoint(command: Appoint, caller: Caller, ledger: Ledger, passwords: P
     email = accounts.normalise_email(command.email)
     account_id = (await ledger.find(caller.tenant_id, account_commands.EMAIL, [email])).get(email)
     if account_id is None:
-        new = account_commands.Register(email=email, name=command.name, password=command.password, role=command.role)
+        new = account_commands.Register(
+            email=command.email, name=command.name, password=command.password, role=command.role
+        )
         registered = await account_commands.register(new, caller, ledger, passwords)
         return Appointed(receipt=registered, new_account=True)
     account = await ledger.load(accounts.Account, caller.tenant_id, account_id)
@@ -64,7 +67,10 @@ async def appoint(command: Appoint, caller: Caller, ledger: Ledger, passwords: P
     if not account.active:
         raise AdminDeactivated(email)
     secrets = account_commands.passworded(account, await passwords.hash(command.password))
-    return Appointed(receipt=await ledger.append(caller, account, secrets=secrets), new_account=False)
+    account.change_password(accounts.PasswordSet.APPOINTED)
+    ended = await sessions.ending_all(account.id, caller.tenant_id, "password set", ledger)
+    receipt = await sessions.append(ended, caller, ledger, account, secrets=secrets)
+    return Appointed(receipt=receipt, new_account=False)
 
 
 async def leave(account: accounts.Account, caller: Caller, ledger: Ledger, *, last_too: bool = False) -> None:

@@ -121,4 +121,5 @@ async def _account(subject_id: UUID, tenant_id: UUID, ledger: Ledger) -> account
 def _address(account: accounts.Account) -> list[Claim]:
     """What is found by the account's address in clear, and so must be released before the key is destroyed."""
     legible = account.email not in (codec.ERASED, codec.UNREADABLE)
-    return [Claim(account_commands.EMAIL, account.email, account.id)] if legible else []
+    key = accounts.normalise_email(account.email) if legible else ""
+    return [Claim(account_commands.EMAIL, key, account.id)] if legible else []

@@ -30,6 +30,11 @@ def claimed(topic: str, event: Any) -> Claim | None:
     return None if found is None else found(event)
 
 
+def released(topic: str, event: Any) -> tuple[str, UUID] | None:
+    """The kind and the owner of everything that the event gives back before it claims."""
+    return (account_commands.EMAIL, event.originator_id) if topic == accounts.Account.EmailChanged.TOPIC else None
+
+
 def named(topic: str, event: Any) -> Reference | None:
     """The person whom the event names by a reference. Nothing where it cannot be read."""
     if topic not in _NAMING or event.buyer_ref is None or not _readable(event.buyer_ref):
@@ -42,8 +47,10 @@ def erased(topic: str, event: Any) -> UUID | None:
     return event.subject_id if topic == privacy.Erasure.PersonErased.TOPIC else None
 
 
-def _email(event: accounts.Account.Registered) -> Claim | None:
-    return Claim(account_commands.EMAIL, event.email, event.originator_id) if _readable(event.email) else None
+def _email(event: accounts.Account.Registered | accounts.Account.EmailChanged) -> Claim | None:
+    if not _readable(event.email):
+        return None
+    return Claim(account_commands.EMAIL, accounts.normalise_email(event.email), event.originator_id)
 
 
 def _sku(event: products.Product.Listed) -> Claim:
@@ -70,6 +77,7 @@ def _readable(value: str) -> bool:
 
 _CLAIMS: dict[str, Callable[[Any], Claim | None]] = {
     accounts.Account.Registered.TOPIC: _email,
+    accounts.Account.EmailChanged.TOPIC: _email,
     products.Product.Listed.TOPIC: _sku,
     transactions.Transaction.Recorded.TOPIC: _recorded,
     transactions.Transaction.Refunded.TOPIC: _refunded,

@@ -6,6 +6,7 @@ import msgspec
 
 from commands import accounts as account_commands
 from commands.passwords import Passwords
+from commands.repeats import repeatable
 from domain import accounts, refusals, tenants
 from ledger import errors, ids
 from ledger.caller import Caller
@@ -47,7 +48,7 @@ async def create(command: Create, caller: Caller, ledger: Ledger, passwords: Pas
     Raises SlugTaken and what `tenants.create`, `accounts.check_password` and `accounts.register` raise.
     """
     accounts.check_password(command.admin_password, email=command.admin_email, name=command.admin_name)
-    email = accounts.normalise_email(command.admin_email)
+    email = accounts.written_email(command.admin_email)
     tenant_id = ids.new_id()
     registration = tenants.register(id=tenant_id, slug=command.slug, name=command.name)
     tenants.create(
@@ -81,6 +82,24 @@ async def find(slug: str, ledger: Ledger) -> UUID:
     if slug not in found:
         raise SlugUnknown(slug)
     return found[slug]
+
+
+class ConfigureSignIn(msgspec.Struct, frozen=True, kw_only=True):
+    """`version`: the one that this was decided upon, None if any will do."""
+
+    registration: tenants.RegistrationMode
+    second_factor: tenants.SecondFactor
+    version: int | None = None
+
+
+@repeatable(tenants.Tenant)
+async def configure_sign_in(command: ConfigureSignIn, caller: Caller, ledger: Ledger) -> Receipt[tenants.Tenant]:
+    """Of the caller's tenant. Raises NotFound, VersionConflict."""
+    tenant = await show(caller.tenant_id, ledger)
+    if command.version is not None and tenant.version != command.version:
+        raise errors.VersionConflict(tenant.id)
+    tenant.configure_sign_in(command.registration, command.second_factor)
+    return await ledger.append(caller, tenant)
 
 
 async def show(tenant_id: UUID, ledger: Ledger) -> tenants.Tenant:

@@ -1,6 +1,6 @@
 """Every aggregate there is: what the ledger's codec can write and read."""
 
-from domain import accounts, looks, privacy, products, repairs, service_accounts, tenants, transactions
+from domain import accounts, invitations, looks, privacy, products, repairs, service_accounts, tenants, transactions
 from domain.aggregates import Aggregate
 
 AGGREGATES: tuple[type[Aggregate], ...] = (
@@ -8,6 +8,7 @@ AGGREGATES: tuple[type[Aggregate], ...] = (
     tenants.Registration,
     accounts.Account,
     accounts.Session,
+    invitations.Invitation,
     service_accounts.ServiceAccount,
     privacy.Erasure,
     products.Product,

@@ -37,6 +37,21 @@ Slug: TypeAlias = Annotated[str, meaning("The tenant's name in addresses: a labe
 Name: TypeAlias = Annotated[str, meaning("The tenant's name as people read it")]
 
 
+class RegistrationMode(StrEnum):
+    """Who may make an account in a tenant."""
+
+    OPEN = "open"  # everybody
+    INVITATION = "invitation"  # whom an admin invited
+    CLOSED = "closed"  # nobody: admins make accounts
+
+
+class SecondFactor(StrEnum):
+    """Whether an account of a tenant has to have one."""
+
+    OPTIONAL = "optional"
+    REQUIRED = "required"
+
+
 class SlugInvalid(refusals.Invalid):
     def __init__(self, slug: str) -> None:
         super().__init__(
@@ -153,6 +168,13 @@ class Tenant(aggregates.Aggregate):
 
         TOPIC = "tenant.closed"
 
+    class SignInConfigured(aggregates.Aggregate.Event):
+        """Who may make an account, and whether it needs a second factor. It counts for what happens from now on."""
+
+        TOPIC = "tenant.sign_in_configured"
+        registration: Annotated[str, meaning(f"Who may make an account: {', '.join(RegistrationMode)}")]
+        second_factor: Annotated[str, meaning(f"Whether logging in needs one: {', '.join(SecondFactor)}")]
+
     @event(Created)
     def __init__(self, id: UUID, slug: str, name: str, currency: str) -> None:
         self.slug = slug
@@ -162,6 +184,8 @@ class Tenant(aggregates.Aggregate):
         self.branding = Branding(name)
         self.limits = Limits()
         self.status = Status.ACTIVE
+        self.registration: str = RegistrationMode.OPEN
+        self.second_factor: str = SecondFactor.OPTIONAL
 
     def brand(self, wanted: Branding) -> None:
         """What is so already records nothing. Raises SettingInvalid, TextBlank, TextTooLong, TextForbidden."""
@@ -254,6 +278,16 @@ class Tenant(aggregates.Aggregate):
     def _check_not_closed(self) -> None:
         if self.status is Status.CLOSED:
             raise TenantClosed(self.id)
+
+    def configure_sign_in(self, registration: RegistrationMode, second_factor: SecondFactor) -> None:
+        """What is so already records nothing."""
+        if (registration, second_factor) != (self.registration, self.second_factor):
+            self._sign_in_configured(str(registration), str(second_factor))
+
+    @event(SignInConfigured)
+    def _sign_in_configured(self, registration: str, second_factor: str) -> None:
+        self.registration = registration
+        self.second_factor = second_factor
 
 
 class Registration(aggregates.Aggregate):

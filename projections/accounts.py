@@ -31,10 +31,10 @@ ON CONFLICT (tenant_id, generation, account_id) DO NOTHING
 # NULL leaves a column as it is. The guard on position makes a repeat harmless. Who is erased stays so.
 UPDATE_CHANGED: LiteralString = """
 UPDATE views.accounts p
-SET name = coalesce(x.name, p.name), role = coalesce(x.role, p.role),
+SET email = coalesce(x.email, p.email), name = coalesce(x.name, p.name), role = coalesce(x.role, p.role),
     status = CASE WHEN p.status = 'erased' THEN p.status ELSE coalesce(x.status, p.status) END,
     updated_at = x.at, position = x.position
-FROM unnest(%b, %b, %b, %b, %b, %b) AS x (id, name, role, status, at, position)
+FROM unnest(%b, %b, %b, %b, %b, %b, %b) AS x (id, email, name, role, status, at, position)
 WHERE p.tenant_id = %b AND p.generation = %b AND p.account_id = x.id AND p.position < x.position
 """
 
@@ -67,7 +67,7 @@ async def project(batch: Batch, cursor: Cursor) -> None:
     """New accounts by one statement; what happened to accounts by another one, folded to one change an account."""
     if registered := batch.of(Account.Registered):
         await cursor.execute(INSERT, _registered_columns(batch, registered), prepare=True)
-    changes = (Account.Renamed, Account.RoleChanged, Account.Deactivated, Account.Reactivated)
+    changes = (Account.Renamed, Account.EmailChanged, Account.RoleChanged, Account.Deactivated, Account.Reactivated)
     if changed := batch.by_originator(*changes):
         await cursor.execute(UPDATE_CHANGED, _changed_columns(batch, changed), prepare=True)
 
@@ -88,27 +88,32 @@ def _registered_columns(batch: Batch, registered: Sequence[read.Recorded]) -> li
 
 
 def _changed_columns(batch: Batch, changed: dict[UUID, list[read.Recorded]]) -> list[object]:
+    emails: list[str | None] = []
     names: list[str | None] = []
     roles: list[str | None] = []
     statuses: list[str | None] = []
     for happened in changed.values():
-        name = role = status = None
+        email = name = role = status = None
         for recorded in happened:
             match recorded.event:
                 case Account.Renamed():
                     name = recorded.event.name
+                case Account.EmailChanged():
+                    email = recorded.event.email
                 case Account.RoleChanged():
                     role = recorded.event.role
                 case Account.Deactivated():
                     status = Status.DEACTIVATED
                 case Account.Reactivated():
                     status = Status.ACTIVE
+        emails.append(email)
         names.append(name)
         roles.append(role)
         statuses.append(status)
     last = [happened[-1] for happened in changed.values()]
     return [
         Uuids.of(list(changed)),
+        Texts.of(emails),
         Texts.of(names),
         Texts.of(roles),
         Texts.of(statuses),
@@ -153,6 +158,7 @@ VIEW = View(
     topics=(
         Account.Registered,
         Account.Renamed,
+        Account.EmailChanged,
         Account.RoleChanged,
         Account.Deactivated,
         Account.Reactivated,

@@ -15,18 +15,21 @@ from api.rights import may, open_to_all
 from api.routes import post
 from commands import accounts as commands
 from commands import sessions, tenant_settings
+from commands.accounts import challenges, joining
 from domain import tenants
 
 NO_STORE = {"Cache-Control": "no-store"}  # tokens lie in no cache (RFC 6749, 5.1)
 
 
 class RegisterBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`tenant` is a slug; without it the host name says it, or the installation's default."""
+    """`tenant` is a slug; without it the host name says it, or the installation's default. `invitation`: the token of one, which
+    says the tenant by itself."""
 
     email: str
     name: str
     password: str
     tenant: str | None = None
+    invitation: str | None = None
 
 
 class LogInBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -48,7 +51,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     refresh_token: str
     token_type: str
     expires_in: int
-    user: users.User
+    user: users.Me
 
 
 class AuthController(Controller):
@@ -65,20 +68,25 @@ class AuthController(Controller):
     async def register(
         self, data: JSONBody[RegisterBody], request: HttpRequest, parts: NamedDependency[Parts]
     ) -> Response[answers.Data[Session]]:
-        """Make an account with the role user, and log it in."""
-        tenant_id = await meant_tenant.of(data.tenant, request, parts)
-        if tenant_id == tenants.PLATFORM_ID:
+        """Make an account and log it in: with the role user, or with an invitation's. 403 if the tenant does not let everybody in."""
+        parts.passwords.check_room()
+        if data.invitation is not None:
+            tenant_id = await meant_tenant.of_token(data.invitation, parts)
+        else:
+            tenant_id = await meant_tenant.of(data.tenant, request, parts)
+        if tenant_id == tenants.PLATFORM_ID and data.invitation is None:
             text = "Nobody registers in the platform's own tenant. Name the tenant that you belong to."
             raise errors.RequestRefused(errors.INVALID, text, {"tenant": [text]})
-        command = commands.Register(email=data.email, name=data.name, password=data.password)
-        made = await commands.register(command, asked.nobody(request, tenant_id), parts.ledger, parts.passwords)
+        command = joining.Join(email=data.email, name=data.name, password=data.password, invitation=data.invitation)
+        made = await joining.join(command, asked.nobody(request, tenant_id), parts.ledger, parts.passwords)
         account = made.aggregate
         before = await sessions.fence(account.id, tenant_id, parts.ledger)
+        await challenges.ask(account, before, parts.ledger)
         caller = asked.nobody(request, tenant_id)
         logged_in = await commands.start_session(
             account, before, devices.of(request), caller, parts.ledger, parts.session_limits
         )
-        return _answer(logged_in, tenant_id, request, parts, status=201)
+        return answer(logged_in, tenant_id, request, parts, status=201)
 
     @post(
         "/login",
@@ -91,12 +99,14 @@ class AuthController(Controller):
     async def log_in(
         self, data: JSONBody[LogInBody], request: HttpRequest, parts: NamedDependency[Parts]
     ) -> Response[answers.Data[Session]]:
-        """Begin a session. A wrong address and a wrong password are refused alike, 401."""
+        """Begin a session. A wrong address and a wrong password are refused alike, 401; so is a right password that is not
+        enough: then `second_factor` says how to go on."""
+        parts.passwords.check_room()  # whoever is one too many learns it before anything is looked up for them
         tenant_id = await meant_tenant.of(data.tenant, request, parts)
         command = commands.LogIn(email=data.email, password=data.password)
         caller, device = asked.nobody(request, tenant_id), devices.of(request)
         logged_in = await commands.log_in(command, caller, parts.ledger, parts.passwords, device, parts.session_limits)
-        return _answer(logged_in, tenant_id, request, parts, status=200)
+        return answer(logged_in, tenant_id, request, parts, status=200)
 
     @post(
         "/refresh",
@@ -115,7 +125,7 @@ class AuthController(Controller):
         await tenant_settings.check_open(tenant_id, parts.ledger)
         caller, device = asked.nobody(request, tenant_id), devices.of(request)
         logged_in = await sessions.refresh(data.refresh_token, device, caller, parts.ledger, parts.session_limits)
-        return _answer(logged_in, tenant_id, request, parts, status=200)
+        return answer(logged_in, tenant_id, request, parts, status=200)
 
     @post(
         "/logout",
@@ -131,7 +141,7 @@ class AuthController(Controller):
         return answers.nothing(sender.shown(receipt.position))
 
 
-def _answer(
+def answer(
     logged_in: sessions.LoggedIn, tenant_id: UUID, request: HttpRequest, parts: Parts, status: int
 ) -> Response[answers.Data[Session]]:
     account, session = logged_in.account, logged_in.session
@@ -144,7 +154,7 @@ def _answer(
         refresh_token=logged_in.refresh_token,
         token_type="Bearer",
         expires_in=tokens.LIFETIME_S,
-        user=users.of(account),
+        user=users.me(account),
     )
     who = rights.Who(
         tenant_id=tenant_id,

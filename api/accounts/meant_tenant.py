@@ -1,6 +1,7 @@
 """Which tenant somebody means who has no token yet."""
 
 import ipaddress
+from contextlib import suppress
 from uuid import UUID
 
 from api import errors
@@ -8,6 +9,9 @@ from api.asked import HttpRequest
 from api.parts import Parts
 from commands import tenant_settings
 from commands import tenants as tenant_commands
+from commands.accounts import challenges, mailed
+from commands.accounts.challenges import Challenge
+from ledger import errors as ledger_errors
 
 
 async def of(slug: str | None, request: HttpRequest, parts: Parts) -> UUID:
@@ -56,3 +60,18 @@ def _is_address(name: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+async def of_token(token: str, parts: Parts) -> UUID:
+    """Of a token that came by mail. Raises MailedTokenInvalid, TenantSuspended, TenantClosed."""
+    tenant_id, _ = mailed.parse(token)
+    with suppress(ledger_errors.NotFound):  # then nothing is kept of such a token either
+        await tenant_settings.check_open(tenant_id, parts.ledger)
+    return tenant_id
+
+
+async def of_challenge(challenge: str, parts: Parts) -> Challenge:
+    """What the second step of a log-in goes on with. Raises ChallengeInvalid, TenantSuspended, TenantClosed."""
+    found = challenges.parse(challenge, parts.ledger)
+    await tenant_settings.check_open(found.tenant_id, parts.ledger)
+    return found

@@ -6,12 +6,14 @@ from uuid import UUID
 import msgspec
 from litestar import Controller, Response
 from litestar.di import NamedDependency
+from litestar.params import JSONBody
 
-from api import answers
-from api.asked import Reader
+from api import answers, bodies
+from api.asked import Reader, Sender
 from api.rights import may
-from api.routes import get
+from api.routes import get, patch
 from commands import accounts as commands
+from commands.accounts import administering
 from domain import accounts
 from ledger import codec
 
@@ -29,16 +31,44 @@ class User(msgspec.Struct, frozen=True, kw_only=True):
     updated_at: datetime
 
 
+class Me(User, frozen=True, kw_only=True):
+    """What one sees of oneself besides."""
+
+    email_verified: bool
+    second_factor: bool
+
+
+class ProfileBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What is left out stays as it is."""
+
+    name: str | msgspec.UnsetType = msgspec.UNSET
+
+
 class UserController(Controller):
     path = "/users"
     tags = ("accounts",)
 
     @get("/me", operation_id="showMe", operation_class=answers.Query, guards=[may("account:read")])
-    async def me(self, reader: NamedDependency[Reader]) -> Response[answers.Data[User]]:
+    async def me(self, reader: NamedDependency[Reader]) -> Response[answers.Data[Me]]:
         """Whose token this is."""
         head = await reader.head()
         account = await commands.show(reader.who.account_id, reader.tenant_id, reader.parts.ledger)
-        return answers.one(of(account), reader.shown(head), version=account.version)
+        return answers.one(me(account), reader.shown(head), version=account.version)
+
+    @patch(
+        "/me",
+        operation_id="changeMe",
+        operation_class=answers.Command,
+        guards=[may("account:write")],
+        dto=bodies.named("user", ProfileBody),
+    )
+    async def change(self, data: JSONBody[ProfileBody], sender: NamedDependency[Sender]) -> Response[answers.Data[Me]]:
+        """One's own name. Address and password have ways of their own."""
+        name = None if data.name is msgspec.UNSET else data.name
+        command = administering.Change(account_id=sender.who.account_id, name=name, version=sender.version)
+        receipt = await administering.change(command, sender.caller, sender.ledger)
+        account = receipt.aggregate
+        return answers.one(me(account), sender.shown(receipt.position), version=account.version)
 
 
 def of(account: accounts.Account) -> User:
@@ -51,6 +81,14 @@ def of(account: accounts.Account) -> User:
         status=status_of(account),
         inserted_at=account.created_on,
         updated_at=account.modified_on,
+    )
+
+
+def me(account: accounts.Account) -> Me:
+    return Me(
+        **msgspec.structs.asdict(of(account)),
+        email_verified=account.email_verified,
+        second_factor=account.second_factor,
     )
 
 

@@ -31,6 +31,7 @@ KEYS_PER_BATCH = 1_000
 BEGIN = "SELECT ledger.restore_begin(%s)"
 EVENTS = "SELECT o_position, o_hash FROM ledger.restore_events(%b, %b, %b, %b, %b, %b, %b)"
 RESERVATIONS = "SELECT ledger.restore_reservations(%b, %b, %b, %b)"
+RELEASES = "SELECT ledger.restore_releases(%b, %b, %b)"
 SUBJECTS = "SELECT ledger.restore_subjects(%b, %b, %b, %b)"
 KEYS = "SELECT ledger.restore_keys(%b, %b, %b, %b)"
 ERASED = "SELECT ledger.restore_erased(%b, %b)"
@@ -260,9 +261,14 @@ class _Work:
     def _reserve(self) -> None:
         """What the batch's events claim, and whom they name, keyed under this installation's master key."""
         claims: list[store.Claim] = []
+        releases: list[tuple[str, UUID]] = []
         references: dict[reservations.Reference, None] = {}
         erased: list[bytes] = []
         for topic, event in self._decoded():
+            released = reservations.released(topic, event)
+            if released is not None:
+                releases.append(released)
+                claims = [each for each in claims if (each.kind, each.owner) != released]
             claim = reservations.claimed(topic, event)
             if claim is not None:
                 claims.append(claim)
@@ -273,6 +279,15 @@ class _Work:
             if forgotten is not None:
                 erased.append(forgotten.bytes)
         refer = self._how.master.reference
+        if releases:
+            kinds, owners = zip(*releases, strict=True)
+            values = (
+                arrays.TextArray.of([kind.encode() for kind in kinds]),
+                arrays.UuidArray.of([owner.bytes for owner in owners]),
+            )
+            gone = self._connection.execute(RELEASES, (self._tenant_id, *values)).fetchone()
+            assert gone is not None  # a function's value
+            self._reservations -= gone[0]
         if claims:
             self._connection.execute(
                 RESERVATIONS,

@@ -6,9 +6,10 @@ from uuid import UUID
 import msgspec
 
 from commands import limits
+from commands.accounts import mailed
 from commands.passwords import HashingOverloaded, Passwords
 from commands.repeats import repeatable
-from domain import accounts, refusals
+from domain import accounts, refusals, tenants
 from ledger import errors, ids
 from ledger.caller import Caller
 from ledger.store import Claim, Ledger, Receipt, Secret
@@ -28,11 +29,20 @@ class EmailTaken(refusals.Conflict):
         )
 
 
+class RegistrationNotOpen(refusals.Refusal):
+    def __init__(self, mode: str) -> None:
+        advice = "Ask an admin for an invitation" if mode == tenants.RegistrationMode.INVITATION else "Ask an admin"
+        super().__init__("Not everybody may make an account in this tenant", mode, advice)
+
+
 class Register(msgspec.Struct, frozen=True, kw_only=True):
+    """`verify`: let a mail go to the address, by which the person shows that it is theirs."""
+
     email: str
     name: str
     password: str
     role: str = accounts.Role.USER
+    verify: bool = False
 
 
 @repeatable(accounts.Account)
@@ -45,15 +55,17 @@ async def register(
         id=ids.new_id(), tenant_id=caller.tenant_id, email=command.email, name=command.name, role=command.role
     )
     await limits.check_users(caller.tenant_id, ledger)
-    if await ledger.find(caller.tenant_id, EMAIL, [account.email]):
+    key = accounts.normalise_email(account.email)
+    if await ledger.find(caller.tenant_id, EMAIL, [key]):
         raise EmailTaken(account.email)  # before 100 ms are spent on hashing; the claim below is what decides
     hashed = await passwords.hash(command.password)
+    letters = await mailed.verifying(account, ledger) if command.verify else []
     try:
         return await ledger.append(
             caller,
             account,
-            claims=[Claim(EMAIL, account.email, account.id)],
-            secrets=passworded(account, hashed),
+            claims=[Claim(EMAIL, key, account.id)],
+            secrets=[*passworded(account, hashed), *letters],
         )
     except errors.ReservationTaken:
         raise EmailTaken(account.email) from None
@@ -78,6 +90,15 @@ async def strengthen(
         return
     with suppress(HashingOverloaded):
         await ledger.replace_secret(tenant_id, account_id, PASSWORD, hashed, await passwords.hash(password))
+
+
+async def check_mode(tenant_id: UUID, ledger: Ledger, *, invited: bool) -> None:
+    """Whether somebody may make an account of their own. Raises RegistrationNotOpen."""
+    tenant = (await ledger.load_many(tenants.Tenant, tenant_id, [tenant_id])).get(tenant_id)
+    if tenant is None or tenant.registration == tenants.RegistrationMode.OPEN:
+        return
+    if not invited or tenant.registration == tenants.RegistrationMode.CLOSED:
+        raise RegistrationNotOpen(tenant.registration)
 
 
 def admin_kind(account_id: UUID) -> str:

@@ -5,6 +5,7 @@ from uuid import UUID
 import msgspec
 
 from commands import sessions
+from commands.accounts import challenges
 from commands.accounts.registering import EMAIL, PASSWORD, strengthen
 from commands.passwords import Passwords
 from domain import accounts, refusals
@@ -33,7 +34,8 @@ async def log_in(
     device: sessions.Device = sessions.Device(),
     limits: accounts.SessionLimits = accounts.SESSION_LIMITS,
 ) -> sessions.LoggedIn:
-    """Raises CredentialsWrong, HashingOverloaded, VersionConflict (the account's sessions were all ended meanwhile)."""
+    """Raises CredentialsWrong, SecondFactorNeeded, HashingOverloaded, VersionConflict (the account's sessions were all ended
+    meanwhile)."""
     passwords.check_room()  # whoever is one too many learns it before anything is looked up for them
     try:
         email = accounts.normalise_email(command.email)
@@ -47,6 +49,9 @@ async def log_in(
         raise CredentialsWrong(email)
     await strengthen(account_id, command.password, hashed, caller.tenant_id, ledger, passwords)
     account = await ledger.load(accounts.Account, caller.tenant_id, account_id)
+    if not account.active:
+        raise CredentialsWrong(email)
+    await challenges.ask(account, before, ledger)
     return await start_session(account, before, device, caller, ledger, limits)
 
 

@@ -7,6 +7,7 @@ from domain.accounts.account import (
     Account,
     AccountDeactivated,
     LastAdmin,
+    PasswordSet,
     Role,
     RoleNotHere,
     RoleUnknown,
@@ -14,7 +15,7 @@ from domain.accounts.account import (
     check_role,
     register,
 )
-from domain.accounts.addresses import EMAIL_LENGTH_MAX, EmailInvalid, normalise_email
+from domain.accounts.addresses import EMAIL_LENGTH_MAX, EmailInvalid, normalise_email, written_email
 from domain.accounts.passwords import (
     PASSWORD_LENGTH_MAX,
     PASSWORD_LENGTH_MIN,
@@ -50,6 +51,7 @@ __all__ = [
     "PasswordCommon",
     "PasswordIsTheirs",
     "PasswordLengthWrong",
+    "PasswordSet",
     "PasswordUnreadable",
     "Role",
     "RoleNotHere",
@@ -66,4 +68,5 @@ __all__ = [
     "normalise_password",
     "register",
     "start_session",
+    "written_email",
 ]

@@ -1,7 +1,7 @@
 """A person's way into one tenant."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from eventsourcing.domain import event
@@ -34,6 +34,14 @@ RUNNING = frozenset({Role.ADMIN, Role.SUPER_ADMIN})
 """The roles without which nobody could run the tenant."""
 
 
+class PasswordSet(StrEnum):
+    """How a password came to be another one."""
+
+    CHANGED = "changed"  # by who knew the one before
+    RESET = "reset"  # by who received the mail
+    APPOINTED = "appointed"  # by the operator, for an admin
+
+
 class RoleUnknown(refusals.Invalid):
     def __init__(self, role: str) -> None:
         super().__init__("The role is not known", role, f"Give one of {', '.join(ROLES)}", field="role")
@@ -64,7 +72,7 @@ class AccountDeactivated(refusals.Conflict):
 
 
 class Account(aggregates.Aggregate):
-    """A person's way into one tenant. The e-mail address is kept normalised; it is how the account is found."""
+    """A person's way into one tenant."""
 
     TOPIC = "account"
 
@@ -73,10 +81,18 @@ class Account(aggregates.Aggregate):
 
         TOPIC = "account.registered"
         SUBJECT = "originator_id"
+        class_version = 2
         tenant_id: tenants.TenantId
-        email: Annotated[Personal[str], meaning("The address under which the account is found, normalised")]
+        email: Annotated[
+            Personal[str],
+            meaning("The address as the person wrote it; until version 2 as it is looked up, in small letters"),
+        ]
         name: Annotated[Personal[str], meaning("The person's name")]
         role: Annotated[str, meaning(f"What the account may do: {', '.join(ROLES)}")]
+
+        @staticmethod
+        def upcast_v1_v2(state: dict[str, Any]) -> None:
+            """What was kept normalised is a way to write the address, too: nothing to change."""
 
     class Renamed(aggregates.Aggregate.Event):
         """The person is called otherwise."""
@@ -101,6 +117,40 @@ class Account(aggregates.Aggregate):
 
         TOPIC = "account.reactivated"
 
+    class EmailVerified(aggregates.Aggregate.Event):
+        """The person has shown to receive mail at the account's address."""
+
+        TOPIC = "account.email_verified"
+
+    class EmailChanged(aggregates.Aggregate.Event):
+        """The account has another address, where the person has shown to receive mail."""
+
+        TOPIC = "account.email_changed"
+        SUBJECT = "originator_id"
+        email: Annotated[Personal[str], meaning("The address from now on, as the person wrote it")]
+
+    class PasswordChanged(aggregates.Aggregate.Event):
+        """There is another password. Its hash is not part of the event."""
+
+        TOPIC = "account.password_changed"
+        how: Annotated[str, meaning(f"Who set it: {', '.join(PasswordSet)}")]
+
+    class SecondFactorEnabled(aggregates.Aggregate.Event):
+        """Logging in takes a code besides the password from now on. The secret behind the codes is no event's."""
+
+        TOPIC = "account.second_factor_enabled"
+
+    class SecondFactorDisabled(aggregates.Aggregate.Event):
+        """The password alone is enough again."""
+
+        TOPIC = "account.second_factor_disabled"
+
+    class RecoveryCodeUsed(aggregates.Aggregate.Event):
+        """Somebody logged in with one of the codes that were given for the loss of the second factor."""
+
+        TOPIC = "account.recovery_code_used"
+        left: Annotated[int, meaning("How many codes can still be used")]
+
     @event(Registered)
     def __init__(self, id: UUID, tenant_id: UUID, email: str, name: str, role: str) -> None:
         self.tenant_id = tenant_id
@@ -108,6 +158,8 @@ class Account(aggregates.Aggregate):
         self.name = name
         self.role = role
         self.active = True
+        self.email_verified = False
+        self.second_factor = False
 
     def rename(self, name: str) -> None:
         """The name that it has records nothing. Raises AccountDeactivated, TextBlank, TextTooLong, TextForbidden."""
@@ -133,6 +185,43 @@ class Account(aggregates.Aggregate):
         if not self.active:
             self._reactivated()
 
+    def verify_email(self) -> None:
+        """Once verified it records nothing. Raises AccountDeactivated."""
+        self._check_active()
+        if not self.email_verified:
+            self._email_verified()
+
+    def change_email(self, email: str) -> None:
+        """To an address where the person has just shown to receive mail. Raises AccountDeactivated, EmailInvalid."""
+        self._check_active()
+        written = addresses.written_email(email)
+        if written != self.email:
+            self._email_changed(written)
+        elif not self.email_verified:
+            self._email_verified()
+
+    def change_password(self, how: PasswordSet) -> None:
+        """Raises AccountDeactivated."""
+        self._check_active()
+        self._password_changed(str(how))
+
+    def enable_second_factor(self) -> None:
+        """A new secret for an old one records nothing. Raises AccountDeactivated."""
+        self._check_active()
+        if not self.second_factor:
+            self._second_factor_enabled()
+
+    def disable_second_factor(self) -> None:
+        """Where there is none it records nothing. Raises AccountDeactivated."""
+        self._check_active()
+        if self.second_factor:
+            self._second_factor_disabled()
+
+    def use_recovery_code(self, left: int) -> None:
+        """Raises AccountDeactivated."""
+        self._check_active()
+        self._recovery_code_used(left)
+
     @event(Renamed)
     def _renamed(self, name: str) -> None:
         self.name = name
@@ -149,6 +238,31 @@ class Account(aggregates.Aggregate):
     def _reactivated(self) -> None:
         self.active = True
 
+    @event(EmailVerified)
+    def _email_verified(self) -> None:
+        self.email_verified = True
+
+    @event(EmailChanged)
+    def _email_changed(self, email: str) -> None:
+        self.email = email
+        self.email_verified = True
+
+    @event(PasswordChanged)
+    def _password_changed(self, how: str) -> None:
+        """That it happened is all there is to know."""
+
+    @event(SecondFactorEnabled)
+    def _second_factor_enabled(self) -> None:
+        self.second_factor = True
+
+    @event(SecondFactorDisabled)
+    def _second_factor_disabled(self) -> None:
+        self.second_factor = False
+
+    @event(RecoveryCodeUsed)
+    def _recovery_code_used(self, left: int) -> None:
+        """The codes are outside the events."""
+
     def _check_active(self) -> None:
         if not self.active:
             raise AccountDeactivated(self.id)
@@ -160,7 +274,7 @@ def register(*, id: UUID, tenant_id: UUID, email: str, name: str, role: str) -> 
     return Account(
         id=id,
         tenant_id=tenant_id,
-        email=addresses.normalise_email(email),
+        email=addresses.written_email(email),
         name=text.line(name, "name", length_max=NAME_LENGTH_MAX),
         role=str(role),
     )

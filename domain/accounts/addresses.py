@@ -1,4 +1,4 @@
-"""E-mail addresses: the one spelling under which an account is found."""
+"""E-mail addresses: as the person writes one, which is where mail goes, and the one spelling under which an account is found."""
 
 import unicodedata
 
@@ -22,8 +22,20 @@ class EmailInvalid(refusals.Invalid):
         )
 
 
+def written_email(email: str) -> str:
+    """The address as it is kept and written to: what was given, in NFC, without blanks around it. Raises EmailInvalid.
+
+    Some hosts tell capitals from small letters before the @, so that mail must go to what the person wrote.
+    """
+    normalise_email(email)
+    written = unicodedata.normalize("NFC", email).strip()
+    if len(written) > EMAIL_LENGTH_MAX or not _is_visible(written):
+        raise EmailInvalid(email)
+    return written
+
+
 def normalise_email(email: str) -> str:
-    """The one spelling under which an address is kept and found: NFKC, no blanks around it, casefolded.
+    """The one spelling under which an address is found, and unique: NFKC, no blanks around it, casefolded.
 
     Normalising what is normal changes nothing. Raises EmailInvalid.
     """
@@ -40,7 +52,11 @@ def normalise_email(email: str) -> str:
         or not local
         or "@" in domain
         or not all(domain.split("."))
-        or any(unicodedata.category(character) in _INVISIBLE_CATEGORIES for character in normal)
+        or not _is_visible(normal)
     ):
         raise EmailInvalid(email)
     return normal
+
+
+def _is_visible(address: str) -> bool:
+    return not any(unicodedata.category(character) in _INVISIBLE_CATEGORIES for character in address)

@@ -19,6 +19,7 @@ from api import roles, tokens
 from api.parts import Parts
 from api.socket import wire
 from commands import accounts as account_commands
+from commands import invitations as invitation_commands
 from commands import products as product_commands
 from commands import service_accounts as service_account_commands
 from commands import tenants as tenant_commands
@@ -92,6 +93,10 @@ class House:
     user: Person
     affiliate: Person
     ledger: Ledger
+
+    async def invites(self, email: str) -> UUID:
+        command = invitation_commands.Issue(email=email)
+        return (await invitation_commands.issue(command, caller(self.id), self.ledger)).aggregate.id
 
     async def lists(self, sku: str = "MUG", price: str = "9.00") -> products.Product:
         command = product_commands.ListProduct(sku=sku, name=f"{self.slug} {sku}", price=Decimal(price))

@@ -18,7 +18,7 @@ async def test_who_registers_is_logged_in_as_a_user(served: Served, a: House) ->
     data = answer.json()["data"]
     assert (data["token_type"], data["expires_in"]) == ("Bearer", 900)
     user = data["user"]
-    assert (user["email"], user["name"], user["role"]) == ("ann@example.com", "Ann Archer", "user")
+    assert (user["email"], user["name"], user["role"]) == ("Ann@Example.com", "Ann Archer", "user")
     assert (user["tenant_id"], answer.headers["Cache-Control"]) == (str(a.id), "no-store")
     me = await served.client.get("/api/v1/users/me", headers={"Authorization": f"bearer {data['access_token']}"})
     assert me.json() == {"data": user}

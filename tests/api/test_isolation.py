@@ -26,6 +26,7 @@ BODIES: dict[str, Any] = {
     "limitTenant": {},
     "changeHosts": {"hosts": []},
     "suspendTenant": {"reason": "taken over"},
+    "configureSignIn": {"registration": "closed", "second_factor": "required"},
     "recordTransaction": {"lines": [{"sku": "MUG", "quantity": 1}]},
 }
 STREAMS = {"listen"}  # never ends: test_feed has its own test of isolation
@@ -43,6 +44,7 @@ async def ids_of_b(b: House) -> dict[str, UUID]:
         "service_account_id": program.id,
         "session_id": b.user.session_id,
         "key_id": program.key_id,
+        "invitation_id": await b.invites("invited@users.test"),
         "product_id": mug.id,
         "transaction_id": sale.id,
         "refund_id": refund.id,

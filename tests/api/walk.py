@@ -39,6 +39,21 @@ BODIES: dict[str, Any] = {
     "register": {"email": "new@alpha.test", "name": "New", "password": house.PASSWORD, "tenant": "alpha"},
     "logIn": {"email": "admin@alpha.test", "password": house.PASSWORD, "tenant": "alpha"},
     "refresh": {"refresh_token": "none"},
+    "forgotPassword": {"email": "admin@alpha.test", "tenant": "alpha"},
+    "resetPassword": {"token": "none", "password": "quite another secret"},
+    "verifyEmail": {"token": "none"},
+    "changeEmail": {"token": "none"},
+    "logInWithSecondFactor": {"challenge": "none", "code": "123456"},
+    "enrolSecondFactorAtLogIn": {"challenge": "none"},
+    "confirmSecondFactorAtLogIn": {"challenge": "none", "code": "123456"},
+    "changeMe": {"name": "Other"},
+    "changePassword": {"current_password": house.PASSWORD, "password": "quite another secret"},
+    "askEmailChange": {"current_password": house.PASSWORD, "email": "other@alpha.test"},
+    "enrolSecondFactor": {"current_password": house.PASSWORD},
+    "confirmSecondFactor": {"code": "123456"},
+    "removeSecondFactor": {"current_password": house.PASSWORD},
+    "invite": {"role": "user"},  # with an address of its own
+    "configureSignIn": {"registration": "open", "second_factor": "optional"},
     "changeProduct": {"name": "Cup"},
     "replaceProduct": {"name": "Cup"},
     "repriceProduct": {"price": "1.00"},
@@ -117,7 +132,7 @@ class Stage:
             return {**BODIES[operation], "sku": f"NEW-{self._made}"}
         if operation == "createTenant":
             return {**BODIES[operation], "slug": f"new-{self._made}"}
-        if operation == "createUser":
+        if operation in ("createUser", "invite"):
             return {**BODIES[operation], "email": f"new-{self._made}@users.test"}
         return BODIES.get(operation)
 
@@ -137,6 +152,7 @@ class Stage:
             "tenant_id": self._a.id,
             "user_id": owner.id,
             "aggregate_id": sale.id,
+            "invitation_id": await self._a.invites(f"invited-{self._made}@users.test"),
             "view": "sales",
             "session_id": owner.session_id,
             "path": "nothing",

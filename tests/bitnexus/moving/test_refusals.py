@@ -140,6 +140,7 @@ def test_no_role_of_a_process_can_import(home: Home, role: connections.Role) -> 
         "restore_events(%(id)s, '{}', '{}', '{}', '{}', '{}', '{}')",
         "restore_reservations(%(id)s, '{}', '{}', '{}')",
         "restore_subjects(%(id)s, '{}', '{}', '{}')",
+        "restore_releases(%(id)s, '{}', '{}')",
         "restore_keys(%(id)s, '{}', '{}', '')",
         "restore_erased(%(id)s, '{}')",
         "restored_keys(%(id)s, '{}')",

@@ -10,12 +10,14 @@ from uuid import UUID
 
 import pytest
 
-from bitnexus.moving import format, passphrase
+from bitnexus.moving import format, passphrase, restore
+from bitnexus.process import Process
 from commands import accounts, admins, privacy, products, tenants, transactions
 from domain.accounts import Account
 from domain.tenants import PLATFORM_ID
 from domain.transactions import Transaction
 from ledger.codec import ERASED
+from ledger.store import Claim
 from projections import catalogue as view_catalogue
 from tests.bitnexus.moving.homes import OTHER_MASTER, PASSWORD, PHRASE, SCRYPT_N, TABLES, Home, Shop, rewritten
 from tests.world import MASTER, Database, caller
@@ -57,6 +59,34 @@ async def test_what_the_tenant_reserved_is_reserved_again(
             there = away.rows(table, shop.tenant_id, TABLES[table])
             assert there == home.rows(table, shop.tenant_id, TABLES[table])
             assert there != []
+
+
+@pytest.mark.parametrize("events_per_batch", [1, 1_000])
+async def test_an_address_that_was_changed_is_free_there_too(
+    home: Home,
+    new_database: Callable[[], AbstractContextManager[Database]],
+    parts: Process,
+    shop: Shop,
+    monkeypatch: pytest.MonkeyPatch,
+    events_per_batch: int,
+) -> None:
+    """Ann gave hers up and Bob took it: the import must neither stumble nor give it back to Ann."""
+    monkeypatch.setattr(restore, "EVENTS_PER_BATCH_MAX", events_per_batch)
+    ledger, tenant_id = parts.ledger, shop.tenant_id
+    ann = await ledger.load(Account, tenant_id, shop.account_id)
+    old = ann.email
+    ann.change_email("Ann@New.example")
+    claims = [[Claim(accounts.EMAIL, each, ann.id)] for each in ("ann@new.example", old)]
+    await ledger.append(caller(tenant_id), ann, claims=claims[0], releases=claims[1])
+    bob = accounts.Register(email=old, name="Bob", password=PASSWORD)
+    await accounts.register(bob, caller(tenant_id), ledger, parts.passwords)
+    with new_database() as database:
+        away = Home(database, MASTER)
+        async with away.running() as there:
+            await tenants.ensure_platform(there.ledger)
+        away.restore(home.export(tenant_id, PHRASE), PHRASE)
+        columns = TABLES["reservations"]
+        assert away.rows("reservations", tenant_id, columns) == home.rows("reservations", tenant_id, columns)
 
 
 async def test_the_tenant_goes_on_under_its_new_master_key(home: Home, away: Home, shop: Shop) -> None:

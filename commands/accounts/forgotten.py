@@ -1,0 +1,74 @@
+"""A forgotten password. Whoever asks learns nothing: asking writes down the address and does no more, whether it has an account
+or not. What there is to do is done afterwards, by reactions/answer_forgotten.py.
+"""
+
+import os
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from commands import mails
+from commands.accounts import mailed
+from commands.accounts.mailed import Purpose
+from commands.accounts.registering import EMAIL
+from domain import accounts
+from ledger import codec, errors
+from ledger.caller import Caller
+from ledger.keys import NONCE_BYTES
+from ledger.store import Ledger
+
+KIND = "outbox forgotten"
+BETWEEN_MAILS = timedelta(minutes=1)
+"""Whoever asks again sooner gets no second mail: nobody's mailbox is to be filled by others."""
+_LABEL = "forgotten passwords"
+
+
+async def ask(email: str, tenant_id: UUID, ledger: Ledger) -> None:
+    """Asked again before it was answered it stays as it is. Raises EmailInvalid, which says nothing of any account."""
+    key = accounts.normalise_email(email)
+    reference = ledger.keyring.master.reference(tenant_id, KIND, key)
+    owner = UUID(bytes=reference[:16])  # one of each address: asking a thousand times is asking once
+    nonce = os.urandom(NONCE_BYTES)
+    sealed = nonce + _cipher(ledger).encrypt(nonce, key.encode(), tenant_id.bytes + owner.bytes)
+    await ledger.replace_secret(tenant_id, owner, KIND, None, sealed)
+
+
+async def answer(owner: UUID, sealed: bytes, caller: Caller, ledger: Ledger) -> None:
+    """Let a mail be sent, if the address has an account. Raises VersionConflict."""
+    try:
+        about = caller.tenant_id.bytes + owner.bytes
+        key = _cipher(ledger).decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], about).decode()
+    except (InvalidTag, ValueError):
+        return  # somebody wrote to the table
+    account_id = (await ledger.find(caller.tenant_id, EMAIL, [key])).get(key)
+    if account_id is None:
+        return
+    account = await ledger.load(accounts.Account, caller.tenant_id, account_id)
+    before = await mailed.kept(caller.tenant_id, account_id, Purpose.RESET, ledger)
+    if before is not None and before.made_at + BETWEEN_MAILS > datetime.now(UTC):
+        return
+    if account.email == codec.ERASED or not account.active:
+        return
+    made = mailed.make(caller.tenant_id, account_id, Purpose.RESET)
+    mail = mails.Mail(
+        template=mails.Template.RESET, to=account.email, name=account.name, token=made.token, good_until=made.good_until
+    )
+    try:
+        letter = await mails.to_send(mail, caller.tenant_id, account_id, ledger)
+        await ledger.append(caller, account, secrets=[made.secret, letter])
+    except errors.SubjectErased:
+        return
+
+
+def _cipher(ledger: Ledger) -> AESGCM:
+    """Of the installation: there may be no person whose key it could be."""
+    return AESGCM(ledger.keyring.master.derive(_LABEL))
+
+
+def caller_of(tenant_id: UUID, command_id: UUID) -> Caller:
+    return msgspec.structs.replace(
+        Caller(tenant_id=tenant_id, actor_id=None, role="system", command_id=command_id), correlation_id=command_id
+    )

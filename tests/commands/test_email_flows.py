@@ -1,0 +1,167 @@
+"""Addresses: shown to be somebody's, changed, and unique however they are written."""
+
+import asyncio
+from uuid import UUID
+
+import pytest
+
+from commands import accounts, privacy
+from commands.accounts import email, forgotten, mailed, password, registering
+from domain import accounts as domain_accounts
+from ledger import codec
+from tests.reactions.mailbox import Mailbox, token_in
+from tests.world import World, caller
+
+ANN = accounts.Register(email="Ann@Example.com", name="Ann Archer", password="correct horse battery", verify=True)
+NEW = "Ann.Archer@Elsewhere.example"
+
+
+@pytest.fixture
+async def ann(world: World, shop: UUID) -> domain_accounts.Account:
+    return (await accounts.register(ANN, caller(shop), world.ledger, world.passwords)).aggregate
+
+
+async def shown(world: World, account: domain_accounts.Account) -> domain_accounts.Account:
+    return await world.ledger.load(domain_accounts.Account, account.tenant_id, account.id)
+
+
+async def ask(world: World, ann: domain_accounts.Account, address: str = NEW) -> None:
+    command = email.AskChange(account_id=ann.id, email=address, current_password=ANN.password)
+    await email.ask_change(command, caller(ann.tenant_id), world.ledger, world.passwords)
+
+
+async def change(world: World, tenant_id: UUID, token: str) -> domain_accounts.Account:
+    return (await email.change(email.Confirm(token=token), caller(tenant_id), world.ledger)).aggregate
+
+
+async def test_who_registers_shows_the_address_by_mail_once(
+    world: World, ann: domain_accounts.Account, mailbox: Mailbox
+) -> None:
+    (letter,) = await mailbox.fetch()
+    assert letter["To"] == "Ann Archer <Ann@Example.com>"
+    assert not ann.email_verified
+    await email.verify(email.Confirm(token=token_in(letter)), caller(ann.tenant_id), world.ledger)
+    assert (await shown(world, ann)).email_verified
+    with pytest.raises(mailed.MailedTokenInvalid):
+        await email.verify(email.Confirm(token=token_in(letter)), caller(ann.tenant_id), world.ledger)
+    await email.ask_verification(ann.id, caller(ann.tenant_id), world.ledger)
+    assert await mailbox.fetch() == []
+
+
+async def test_another_mail_is_instead_of_the_one_before(
+    world: World, ann: domain_accounts.Account, mailbox: Mailbox
+) -> None:
+    (first,) = await mailbox.fetch()
+    await email.ask_verification(ann.id, caller(ann.tenant_id), world.ledger)
+    (second,) = await mailbox.fetch()
+    with pytest.raises(mailed.MailedTokenInvalid):
+        await email.verify(email.Confirm(token=token_in(first)), caller(ann.tenant_id), world.ledger)
+    await email.verify(email.Confirm(token=token_in(second)), caller(ann.tenant_id), world.ledger)
+
+
+async def test_a_new_address_counts_once_it_is_confirmed_there_and_the_old_one_is_told_and_free(
+    world: World, ann: domain_accounts.Account, mailbox: Mailbox
+) -> None:
+    await mailbox.fetch()
+    await ask(world, ann)
+    (letter,) = await mailbox.fetch()
+    assert letter["To"] == f"Ann Archer <{NEW}>"
+    assert (await shown(world, ann)).email == ANN.email
+    changed = await change(world, ann.tenant_id, token_in(letter))
+    assert (changed.email, changed.email_verified) == (NEW, True)
+    (notice,) = await mailbox.fetch()
+    assert notice["To"] == "Ann Archer <Ann@Example.com>"
+    assert NEW in notice.get_content()
+    found = await world.ledger.find(ann.tenant_id, accounts.EMAIL, ["ann@example.com", NEW.casefold()])
+    assert found == {NEW.casefold(): ann.id}
+    other = await accounts.register(ANN, caller(ann.tenant_id), world.ledger, world.passwords)
+    assert other.aggregate.id != ann.id
+    command = accounts.LogIn(email=NEW, password=ANN.password)
+    logged_in = await accounts.log_in(command, caller(ann.tenant_id), world.ledger, world.passwords)
+    assert logged_in.account.id == ann.id
+
+
+async def test_an_address_that_somebody_took_meanwhile_stays_theirs(
+    world: World, ann: domain_accounts.Account, mailbox: Mailbox
+) -> None:
+    await mailbox.fetch()
+    await ask(world, ann)
+    token = token_in((await mailbox.fetch())[0])
+    other = registering.Register(email=NEW.upper(), name="Bob", password="correct horse battery")
+    bob = (await accounts.register(other, caller(ann.tenant_id), world.ledger, world.passwords)).aggregate
+    with pytest.raises(accounts.EmailTaken):
+        await change(world, ann.tenant_id, token)
+    found = await world.ledger.find(ann.tenant_id, accounts.EMAIL, ["ann@example.com", NEW.casefold()])
+    assert found == {"ann@example.com": ann.id, NEW.casefold(): bob.id}
+    assert (await shown(world, ann)).email == ANN.email
+
+
+async def test_of_two_who_confirm_one_address_at_once_one_has_it(
+    world: World, ann: domain_accounts.Account, mailbox: Mailbox
+) -> None:
+    register = registering.Register(email="bob@example.com", name="Bob", password=ANN.password)
+    bob = (await accounts.register(register, caller(ann.tenant_id), world.ledger, world.passwords)).aggregate
+    await mailbox.fetch()
+    tokens = []
+    for each in (ann, bob):
+        await ask(world, each)
+        tokens.append(token_in((await mailbox.fetch())[0]))
+    tried = (change(world, ann.tenant_id, token) for token in tokens)
+    outcomes = await asyncio.gather(*tried, return_exceptions=True)
+    assert len([each for each in outcomes if isinstance(each, accounts.EmailTaken)]) == 1
+    owner = next(each.id for each in outcomes if isinstance(each, domain_accounts.Account))
+    assert await world.ledger.find(ann.tenant_id, accounts.EMAIL, [NEW.casefold()]) == {NEW.casefold(): owner}
+
+
+async def test_another_spelling_of_the_same_address_can_be_chosen(
+    world: World, ann: domain_accounts.Account, mailbox: Mailbox
+) -> None:
+    await mailbox.fetch()
+    await ask(world, ann, "ann@EXAMPLE.com")
+    changed = await change(world, ann.tenant_id, token_in((await mailbox.fetch())[0]))
+    assert changed.email == "ann@EXAMPLE.com"
+    assert await world.ledger.find(ann.tenant_id, accounts.EMAIL, ["ann@example.com"]) == {"ann@example.com": ann.id}
+
+
+async def test_who_does_not_know_the_password_asks_for_no_other_address(
+    world: World, ann: domain_accounts.Account, mailbox: Mailbox
+) -> None:
+    """A browser that was left open must not be enough to take an account away."""
+    await mailbox.fetch()
+    command = email.AskChange(account_id=ann.id, email=NEW, current_password="wrong horse battery")
+    with pytest.raises(password.PasswordWrong):
+        await email.ask_change(command, caller(ann.tenant_id), world.ledger, world.passwords)
+    assert await mailbox.fetch() == []
+
+
+async def test_what_was_mailed_to_the_old_address_opens_nothing_any_more(
+    world: World, ann: domain_accounts.Account, mailbox: Mailbox
+) -> None:
+    verification = token_in((await mailbox.fetch())[0])
+    await forgotten.ask(ANN.email, ann.tenant_id, world.ledger)
+    reset = token_in((await mailbox.fetch())[0])
+    await ask(world, ann)
+    await change(world, ann.tenant_id, token_in((await mailbox.fetch())[0]))
+    with pytest.raises(mailed.MailedTokenInvalid):
+        await email.verify(email.Confirm(token=verification), caller(ann.tenant_id), world.ledger)
+    command = password.ResetPassword(token=reset, new="quite another secret")
+    with pytest.raises(mailed.MailedTokenInvalid):
+        await password.reset_password(command, caller(ann.tenant_id), world.ledger, world.passwords)
+
+
+async def test_nothing_of_an_erased_person_is_legible_in_events_or_secrets(
+    world: World, ann: domain_accounts.Account, mailbox: Mailbox
+) -> None:
+    """Changed addresses and names are as personal as the first ones, and the new address is free again."""
+    await mailbox.fetch()
+    await ask(world, ann)
+    account = await change(world, ann.tenant_id, token_in((await mailbox.fetch())[0]))
+    account.rename("Ann Other")
+    await world.ledger.append(caller(ann.tenant_id), account)
+    erase = privacy.Erase(account_id=ann.id)
+    await privacy.erase(erase, caller(ann.tenant_id), world.ledger, privacy.noted_nowhere)
+    gone = await shown(world, ann)
+    assert (gone.email, gone.name) == (codec.ERASED, codec.ERASED)
+    assert await world.ledger.find(ann.tenant_id, accounts.EMAIL, [NEW.casefold()]) == {}
+    assert await world.ledger.secret_kinds(ann.tenant_id, ann.id) == []
+    assert await mailbox.fetch() == []
