@@ -1,8 +1,7 @@
 """Answers: the envelope, the headers, and the OpenAPI that all operations share."""
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -17,9 +16,9 @@ from litestar.openapi.spec import (
     Reference,
     Schema,
 )
-from litestar.types import Receive, Scope, Send
 
 from api import cursors, errors
+from api.sent import Answer, Found
 
 T = TypeVar("T")
 
@@ -45,57 +44,17 @@ class Page(msgspec.Struct, Generic[T], frozen=True):
     meta: PageMeta
 
 
-_ENCODER = msgspec.json.Encoder()
-_JSON = (b"content-type", b"application/json")
-
-
-class _Sent:
-    """What a handler's answer is to the server. It looks at nothing of the request."""
-
-    __slots__ = ("body", "headers", "status_code")
-
-    def __init__(self, status_code: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> None:
-        self.status_code, self.headers, self.body = status_code, headers, body
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.headers})
-        await send({"type": "http.response.body", "body": self.body, "more_body": False})
-
-
-class Answer(Response[T]):
-    """An answer that is encoded already. The framework's own way there, which merges headers, cookies, media types and encoders
-    of all layers for each answer, costs 40 µs; none of our routes declares any of these."""
-
-    status_code: int
-
-    def __init__(self, content: T, *, status_code: int = 200, headers: dict[str, str]) -> None:
-        """`headers` are ASCII. A `content` of None is no body."""
-        # All that the framework's would set, without its looking at each argument's type.
-        self.content, self.status_code, self.headers = content, status_code, headers
-        self.background, self.media_type, self.encoding = None, None, "utf-8"
-        self.cookies, self.response_type_encoders = [], {}
-
-    def to_asgi_response(self, *_: Any, **__: Any) -> Any:
-        """What the framework calls."""
-        encoded = [(name.lower().encode(), value.encode()) for name, value in self.headers.items()]
-        if self.content is None:
-            return _Sent(self.status_code, encoded, b"")
-        body = _ENCODER.encode(self.content)
-        encoded += (_JSON, (b"content-length", b"%d" % len(body)))
-        return _Sent(self.status_code, encoded, body)
-
-
-def one(resource: T, position: int | str, *, version: int | None = None) -> Response[Data[T]]:
-    """200."""
-    return Answer(Data(resource), headers=headers(position, version))
+def one(resource: T, position: int | str, *, version: int | str | None = None) -> Response[Data[T]]:
+    """200, or to a query 304. `version` as in `sent.Found`."""
+    return Found(Data(resource), position, version)
 
 
 def page(resources: list[T], next_id: UUID | None, position: int | str, parked: int) -> Response[Page[T]]:
-    """200."""
-    return Answer(Page(resources, PageMeta(cursors.encode(next_id), parked)), headers=headers(position))
+    """200, or 304."""
+    return Found(Page(resources, PageMeta(cursors.encode(next_id), parked)), position)
 
 
-def created(resource: T, position: int | str, location: str, *, version: int | None = None) -> Response[Data[T]]:
+def created(resource: T, position: int | str, location: str, *, version: int | str | None = None) -> Response[Data[T]]:
     """201."""
     return Answer(Data(resource), status_code=201, headers={**headers(position, version), "Location": location})
 
@@ -105,7 +64,7 @@ def nothing(position: int | str) -> Response[None]:
     return Answer(None, status_code=204, headers=headers(position))
 
 
-def headers(position: int | str, version: int | None = None) -> dict[str, str]:
+def headers(position: int | str, version: int | str | None = None) -> dict[str, str]:
     if version is None:
         return {"X-Position": str(position)}
     return {"X-Position": str(position), "ETag": f'"{version}"'}
@@ -219,7 +178,30 @@ class Query(PublicOperation):
     statuses = (400, 401, 403, 422, 500, 503)
     header_parameters = (
         _header("X-Position", "The answer shows at least this position: the value of an earlier answer's X-Position."),
+        _header(
+            "If-None-Match", "The ETag of an earlier answer. It is 304, without a body, if that is still the answer."
+        ),
     )
+    open_to_all = False
+    position_shown = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        assert self.responses is not None
+        good = self.responses["200"]
+        assert isinstance(good, OpenAPIResponse)
+        good.headers = {**(good.headers or {}), "ETag": OpenAPIHeader(schema=_TEXT)}
+        self.responses["304"] = OpenAPIResponse(
+            description="As it was: the body is the one of If-None-Match.", headers=good.headers
+        )
+
+
+@dataclasses.dataclass
+class Once(PublicOperation):
+    """As Query, of what nobody should keep."""
+
+    statuses = Query.statuses
+    header_parameters = Query.header_parameters[:1]
     open_to_all = False
     position_shown = True
 

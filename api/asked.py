@@ -3,9 +3,9 @@
 import hashlib
 import os
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
+from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 from litestar import Request
@@ -13,12 +13,22 @@ from litestar.datastructures import State
 from litestar.exceptions import ClientException
 from litestar.types import Scope
 
-from api import errors, headers
+from api import errors, etags, headers
 from api.parts import Parts
 from api.rights import Who
 from ledger import ids
 from ledger.caller import Caller
-from projections import reading
+from projections import positions, reading, replica, rows, transactions
+
+
+class Shown(Protocol):
+    """What a query found; `position` is the view's."""
+
+    @property
+    def position(self) -> int: ...
+
+
+T = TypeVar("T", bound=Shown)
 
 
 class HttpRequest(Request[Who, Any, State]):
@@ -38,7 +48,6 @@ class HttpRequest(Request[Who, Any, State]):
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}")
 POSITION_NUMBER = re.compile(r"[0-9]{1,18}")
-VERSION_TAG = re.compile(r"\"([0-9]{1,9})\"")
 
 
 def request_id(scope: Scope) -> str:
@@ -122,7 +131,7 @@ def _version(given: str | None) -> int | None:
     """From If-Match. Raises RequestRefused for a tag that is none of ours: it names no version that there is."""
     if given is None or given.strip() == "*":
         return None
-    tag = VERSION_TAG.fullmatch(given.strip())
+    tag = etags.VERSION.fullmatch(given.strip())
     if tag is None:
         raise errors.RequestRefused(
             errors.STALE, f'If-Match {given[:40]} names no version. Send one ETag as it was given, such as "3".'
@@ -181,19 +190,70 @@ class Reader:
         self.tenant_id = who.tenant_id
         self._wanted = wanted
 
-    @asynccontextmanager
-    async def views(self, *views: str) -> AsyncIterator[reading.Connection]:
-        """A connection on which these views show what was asked for.
+    async def read(self, query: Callable[[reading.Connection], Awaitable[T]], *views: str) -> T:
+        """What a query finds on a connection on which these views show what was asked for.
 
         Raises RequestRefused at once for a position that there is not, PositionTokenInvalid, ViewBehind, TooManyWaiters.
         """
-        if self._wanted is not None:
-            position = number(self.parts, self.who, self._wanted)
-            if any(self.parts.reached.at(self.tenant_id, view) < position for view in views):
-                await self._check_exists(position)
-                await self.parts.reached.wait(self.tenant_id, views, position)
+
+        async def ask(source: replica.Source) -> T:
+            async with source.pool.connection() as connection:
+                return await query(connection)
+
+        return await self._from_source(ask, views)
+
+    async def row(self, view: str, id: UUID, known: rows.Stamp) -> rows.Found:
+        """As `read`: a row by its id."""
+
+        async def ask(source: replica.Source) -> rows.Found:
+            return await source.rows.find(view, self.tenant_id, id, known)
+
+        return await self._from_source(ask, (view,))
+
+    async def transactions(
+        self, before: UUID | None, limit: int, *, visible_to: UUID | None, **filters: Any
+    ) -> reading.Page[transactions.TransactionRow]:
+        """As `read`: a page of sales; `filters` as of `projections.transactions.page`. The page that everybody asks for, the one
+        without filters, is read by a prepared statement."""
+
+        async def ask(source: replica.Source) -> reading.Page[transactions.TransactionRow]:
+            if any(value is not None for value in filters.values()):
+                async with source.pool.connection() as connection:
+                    return await transactions.page(
+                        connection, self.tenant_id, before, limit, visible_to=visible_to, **filters
+                    )
+            return await source.rows.page(self.tenant_id, before, limit, visible_to=visible_to)
+
+        return await self._from_source(ask, (transactions.NAME,))
+
+    async def first_parked(self, view: str, originator: UUID | None) -> int | None:
+        """Where the view's first event waits, of the originator or of any."""
         async with self.parts.pool.connection() as connection:
-            yield connection
+            return await reading.first_parked(connection, view, self.tenant_id, originator)
+
+    async def _from_source(self, ask: Callable[[replica.Source], Coroutine[Any, Any, T]], views: Sequence[str]) -> T:
+        """From the replica, if there is one that keeps up; else from the primary."""
+        position = None if self._wanted is None else number(self.parts, self.who, self._wanted)
+        copy = self.parts.replica
+        if copy is not None and copy.in_use:
+
+            async def ask_copy(source: replica.Source) -> T:
+                await self._wait(source, views, position, replica.WAIT_S_MAX)
+                found = await ask(source)
+                if position is not None and found.position < position:  # it was begun anew, from an earlier moment
+                    raise positions.ViewBehind(views[0], found.position, position)
+                return found
+
+            with suppress(replica.NotAnswered):
+                return await copy.read(ask_copy)
+        primary = self.parts.primary
+        await self._wait(primary, views, position, positions.WAIT_S_MAX)
+        return await ask(primary)
+
+    async def _wait(self, source: replica.Source, views: Sequence[str], position: int | None, timeout_s: float) -> None:
+        if position is not None and any(source.reached.at(self.tenant_id, view) < position for view in views):
+            await self._check_exists(position)
+            await source.reached.wait(self.tenant_id, views, position, timeout_s)
 
     def check_whole(self, parked_at: int | None) -> None:
         """What was found lacks the event at `parked_at` and later ones of the same resource. Raises RequestRefused if one of

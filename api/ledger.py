@@ -15,6 +15,7 @@ from api import answers, errors, past
 from api.asked import Reader
 from api.rights import may
 from api.routes import get
+from api.sent import Found
 from ledger import chain, read, replay
 
 ENTRIES_DEFAULT = 100
@@ -122,7 +123,7 @@ class LedgerController(Controller):
             previous = entry.hash
         following = data[-1].position + 1 if data else first
         meta = EntriesMeta(next_cursor=str(following) if following <= head else None, head=head)
-        return Response(Entries(data=data, meta=meta), headers=answers.headers(head))
+        return Found(Entries(data=data, meta=meta), head)
 
     @get(
         "/aggregates/{aggregate_id:uuid}",
@@ -161,7 +162,7 @@ class LedgerController(Controller):
         )
         following = f"{to}.{after + len(events)}" if after + len(events) < found.version else None
         answer = AggregatePage(data=resource, meta=AggregateMeta(next_cursor=following))
-        return Response(answer, headers=answers.headers(to))
+        return Found(answer, to)
 
 
 async def _continued(reader: Reader, cursor: str) -> tuple[int, int]:

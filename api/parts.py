@@ -2,12 +2,14 @@
 
 import asyncio
 import dataclasses
+import functools
 import os
 from collections.abc import Awaitable, Callable, Sequence
 
 from prometheus_client import CollectorRegistry
 
 from api import telemetry
+from api.kept import Kept
 from commands.passwords import Passwords
 from commands.privacy import Noted
 from domain import accounts
@@ -16,6 +18,8 @@ from ledger.store import Ledger, Pool
 from ledger.token_keys import TokenKeys
 from ledger.waker import Waker
 from projections.positions import Reached
+from projections.replica import Replica, Source
+from projections.rows import Rows
 from projections.travel import Travels
 
 
@@ -38,6 +42,7 @@ class Parts:
     platform: Pool  # of the platform's role, which sees no person's data of any tenant
     reached: Reached  # how far the views are
     travels: Travels  # views as they stood
+    rows: Rows  # of views, by id
     waker: Waker
     tokens: Tokens  # positions for outsiders
     token_keys: TokenKeys  # what access tokens are signed with
@@ -56,3 +61,10 @@ class Parts:
     http: telemetry.Http = dataclasses.field(default_factory=_unread)
     scrape: Callable[[], Awaitable[bytes]] = _nothing  # all metrics, as Prometheus reads them
     metrics_token: str | None = None  # what a scraper has to know; None: it has to be on this machine
+    replica: Replica | None = None  # that queries read while it keeps up
+    kept: Kept = dataclasses.field(default_factory=Kept)  # what was rendered of rows
+
+    @functools.cached_property
+    def primary(self) -> Source:
+        """What queries read otherwise."""
+        return Source(self.pool, self.rows, self.reached)

@@ -102,7 +102,7 @@ class PrivacyController(Controller):
     @get(
         "/{user_id:uuid}/export",
         operation_id="exportUser",
-        operation_class=answers.Query,
+        operation_class=answers.Once,
         guards=[may("account:read")],
         media_type="application/json",
     )

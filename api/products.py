@@ -10,13 +10,12 @@ from litestar import Controller, Response
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
-from api import answers, bodies, cursors, versions
+from api import answers, bodies, cursors, single
 from api.asked import Reader, Sender
 from api.rights import may
 from api.routes import delete, get, post, put, route
 from commands import products as commands
 from domain import products
-from ledger import errors as ledger_errors
 from ledger.store import Receipt
 from projections import products as view
 
@@ -78,8 +77,10 @@ class ProductController(Controller):
     ) -> Response[answers.Page[Product]]:
         """The catalogue in the order in which it was listed, a page at a time."""
         after = cursors.decode(cursor)
-        async with reader.views(view.NAME) as connection:
-            found = await view.page(connection, reader.tenant_id, after, limit, status=status, category=category)
+        found = await reader.read(
+            lambda connection: view.page(connection, reader.tenant_id, after, limit, status=status, category=category),
+            view.NAME,
+        )
         resources = [of_row(row, reader.shown(row.position)) for row in found.rows]
         return answers.page(resources, found.next, reader.shown(found.position), found.parked)
 
@@ -113,14 +114,7 @@ class ProductController(Controller):
         self, product_id: FromPath[UUID], reader: NamedDependency[Reader]
     ) -> Response[answers.Data[Product]]:
         """One product, retired or not."""
-        async with reader.views(view.NAME) as connection:
-            found = await view.show(connection, reader.tenant_id, product_id)
-        reader.check_whole(found.parked_at)
-        if found.row is None:
-            raise ledger_errors.NotFound("product", product_id)
-        version = await versions.at(reader.parts.ledger, reader.tenant_id, found.row.position)
-        resource = of_row(found.row, reader.shown(found.row.position))
-        return answers.one(resource, reader.shown(found.position), version=version)
+        return await single.show(reader, SINGLE, product_id)
 
     @route(
         "/{product_id:uuid}",
@@ -196,6 +190,9 @@ def of_row(row: view.ProductRow, position: int | str) -> Product:
         updated_at=row.updated_at,
         position=position,
     )
+
+
+SINGLE = single.Resource(view.NAME, "product", lambda columns: of_row(view.row(*columns), single.HOLE))
 
 
 def _of_receipt(receipt: Receipt[products.Product], sender: Sender) -> Product:

@@ -12,6 +12,7 @@ from api import answers, errors
 from api.asked import Reader
 from api.rights import may
 from api.routes import get, post
+from api.sent import Found
 from projections import catalogue, comparison, cross_tenant, rebuild
 from projections.view import View
 
@@ -77,7 +78,7 @@ class ProjectionController(Controller):
             lags = await cross_tenant.lag_of_tenant(connection, reader.tenant_id, names)
         data = [of_lag(lag, reader.shown(lag.position)) for lag in lags]
         shown = reader.shown(head)
-        return Response(Projections(data=data, meta=ProjectionsMeta(head=shown)), headers=answers.headers(shown))
+        return Found(Projections(data=data, meta=ProjectionsMeta(head=shown)), shown)
 
     @get(
         "/{view:str}/rebuild",
@@ -93,7 +94,7 @@ class ProjectionController(Controller):
     @post(
         "/{view:str}/rebuild",
         operation_id="rebuildProjection",
-        operation_class=answers.Query,
+        operation_class=answers.Once,
         status_code=202,
         guards=[may("projections:write")],
     )

@@ -9,13 +9,13 @@ from litestar import Controller, Response
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, QueryParameter
 
-from api import answers, cursors
+from api import answers, cursors, single
 from api.asked import Reader
 from api.rights import may
 from api.routes import get
 from api.transactions import visibility
 from domain import money, transactions
-from ledger import errors as ledger_errors
+from projections import reading
 from projections import refunds as view
 
 PATH = "/api/v1/refunds"
@@ -55,12 +55,20 @@ class RefundController(Controller):
         reader: NamedDependency[Reader],
         limit: Annotated[int, QueryParameter(ge=1, le=cursors.LIMIT_MAX)] = cursors.LIMIT_DEFAULT,
         cursor: FromQuery[str | None] = None,
+        transaction_id: FromQuery[UUID | None] = None,
     ) -> Response[answers.Page[Refund]]:
-        """Refunds, the newest first: those of sales that the caller may see, for admins all."""
+        """Refunds, the newest first: those of sales that the caller may see, for admins all; or those of one sale."""
         before = cursors.decode(cursor)
         person = visibility.person(reader.who)
-        async with reader.views(view.NAME) as connection:
-            found = await view.page(connection, reader.tenant_id, before, limit, visible_to=person)
+
+        async def query(connection: reading.Connection) -> reading.Page[view.RefundRow]:
+            if transaction_id is None:
+                return await view.page(connection, reader.tenant_id, before, limit, visible_to=person)
+            return await view.page_of_transaction(
+                connection, reader.tenant_id, transaction_id, before, limit, visible_to=person
+            )
+
+        found = await reader.read(query, view.NAME)
         resources = [of_row(row, reader.shown(row.position)) for row in found.rows]
         return answers.page(resources, found.next, reader.shown(found.position), found.parked)
 
@@ -69,14 +77,8 @@ class RefundController(Controller):
     )
     async def show(self, refund_id: FromPath[UUID], reader: NamedDependency[Reader]) -> Response[answers.Data[Refund]]:
         """One refund. 404 also for those of sales that the caller may not see."""
-        async with reader.views(view.NAME) as connection:
-            found = await view.show(connection, reader.tenant_id, refund_id)
-        row = found.row
-        if row is None or visibility.sees(reader.who, row.buyer_id, row.affiliate_id):
-            reader.check_whole(found.parked_at)
-        if row is None or not visibility.sees(reader.who, row.buyer_id, row.affiliate_id):
-            raise ledger_errors.NotFound("refund", refund_id)
-        return answers.one(of_row(row, reader.shown(row.position)), reader.shown(found.position))
+        sees_all = reader.who.may("transactions:read_all")
+        return await single.show(reader, SINGLE, refund_id, sees_all=sees_all)
 
 
 def of_row(row: view.RefundRow, position: int | str) -> Refund:
@@ -101,6 +103,15 @@ def of_row(row: view.RefundRow, position: int | str) -> Refund:
         occurred_at=row.occurred_at,
         position=position,
     )
+
+
+SINGLE = single.Resource(
+    view.NAME,
+    "refund",
+    lambda columns: of_row(view.row(*columns), single.HOLE),
+    people=lambda columns: (columns[view.BUYER_ID], columns[view.AFFILIATE_ID]),
+    whole_view_if_absent=True,
+)
 
 
 def of_sale(sale: transactions.Transaction, position: int | str) -> Refund:

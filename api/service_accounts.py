@@ -14,6 +14,7 @@ from api.asked import Reader, Sender
 from api.parts import Parts
 from api.rights import Who, may
 from api.routes import delete, get, post
+from api.sent import Found
 from commands import service_accounts as commands
 from domain.service_accounts import ServiceAccount as Aggregate
 from ledger import key_uses
@@ -71,9 +72,7 @@ class ServiceAccountController(Controller):
         ids = await commands.all_ids(reader.tenant_id, reader.parts.ledger)
         found = await reader.parts.ledger.load_many(Aggregate, reader.tenant_id, ids)
         shown = await _shown(sorted(found.values(), key=lambda each: each.id, reverse=True), reader.parts)
-        return Response(
-            ServiceAccounts(data=shown, meta=answers.PageMeta(None)), headers=answers.headers(reader.shown(head))
-        )
+        return Found(ServiceAccounts(data=shown, meta=answers.PageMeta(None)), reader.shown(head))
 
     @post(
         operation_id="createServiceAccount",

@@ -82,11 +82,23 @@ def asked(url: str, body: dict[str, Any], token: str = "") -> dict[str, Any]:
         return found
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def wait_until_ready(url: str, path: str = "/ready") -> None:
+    deadline = time.monotonic() + READY_S
+    while True:
+        try:
+            urllib.request.urlopen(f"{url}{path}")
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
 
 
 @contextmanager
@@ -95,21 +107,13 @@ def served(folder: Path, workers: int) -> Iterator[str]:
     bitnexus = [sys.executable, "-m", "bitnexus"]
     where = ["--data-dir", str(folder / "data")]
     environment = {key: value for key, value in os.environ.items() if key != "DATABASE_URL"}
-    port = _free_port()
+    port = free_port()
     serve = subprocess.Popen(
         [*bitnexus, "serve", *where, "--port", str(port), "--workers", str(workers)], env=environment
     )
     try:
         url = f"http://127.0.0.1:{port}"
-        deadline = time.monotonic() + READY_S
-        while True:
-            try:
-                urllib.request.urlopen(f"{url}/ready")
-                break
-            except OSError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.1)
+        wait_until_ready(url)
         make = ["tenants", "create", "shop", "--name", "Shop", "--admin-email", "a@shop.example"]
         subprocess.run(
             [*bitnexus, *make, "--admin-password", PASSWORD, *where],

@@ -27,7 +27,7 @@ import httpx
 import uvicorn
 
 from bench import server
-from bench.http import PASSWORD, READY_S, _free_port
+from bench.http import PASSWORD, READY_S, free_port
 from ledger import ids
 
 COMMANDS_PER_S = 50
@@ -82,7 +82,7 @@ def _serve_bare(port: int) -> None:
 
 @contextlib.contextmanager
 def _bare_site() -> Iterator[Site]:
-    port = _free_port()
+    port = free_port()
     process = subprocess.Popen([sys.executable, "-m", "bench.realtime", "--bare", str(port)])
     try:
         yield Site(f"http://127.0.0.1:{port}", process.pid)
@@ -96,7 +96,7 @@ def _our_site(folder: Path) -> Iterator[Site]:
     """`bitnexus serve` with one worker and a tenant `shop`."""
     bitnexus, where = [sys.executable, "-m", "bitnexus"], ["--data-dir", str(folder / "data")]
     environment = {key: value for key, value in os.environ.items() if key != "DATABASE_URL"}
-    port = _free_port()
+    port = free_port()
     process = subprocess.Popen(
         [*bitnexus, "serve", *where, "--port", str(port)], env=environment, stdout=subprocess.DEVNULL
     )

@@ -1,5 +1,6 @@
 """A fresh, migrated database for one benchmark: on DATABASE_URL's server, or on an embedded one in a temporary directory."""
 
+import base64
 import os
 import sys
 import tempfile
@@ -18,6 +19,8 @@ from ledger.keys import MasterKey
 from migrations import runner
 
 MASTER_BYTES = os.urandom(32)
+MASTER_TEXT = base64.b64encode(MASTER_BYTES).decode()
+"""As a setting of a process that a benchmark starts."""
 MASTER = MasterKey(MASTER_BYTES)
 
 

@@ -14,6 +14,8 @@ from ledger.store import Pool
 Role = Literal["app", "projector", "platform"]
 
 CONNECT_TIMEOUT_S = 10
+REPLICA_CONNECT_TIMEOUT_S = 2
+"""There is the primary."""
 PROJECTOR_IDLE_MS_MAX = 5_000
 """In a transaction. A batch is under way in the server or being prepared for it: milliseconds."""
 POOL_WAIT_S = 5.0
@@ -76,6 +78,16 @@ def pool(app_url: str, role: Role, connections_max: int) -> Pool:
         open=False,
         name=role,
     )
+
+
+def replica_url(given: str, app_url: str) -> str:
+    """Where the replica is, with what it leaves out: login role, password and database are the primary's."""
+    primary, found = conninfo.conninfo_to_dict(app_url), conninfo.conninfo_to_dict(given)
+    if "user" not in found:
+        found |= {name: primary[name] for name in ("user", "password") if name in primary}
+    found.setdefault("dbname", primary["dbname"])
+    found.setdefault("connect_timeout", REPLICA_CONNECT_TIMEOUT_S)
+    return conninfo.make_conninfo("", **found)
 
 
 def connect_owner(owner_url: str) -> Connection[TupleRow]:

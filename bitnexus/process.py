@@ -21,6 +21,7 @@ from ledger.waker import Waker
 from ledger.watch import Watch
 from projections import catalogue as views
 from projections import positions, stream
+from projections.rows import Rows
 from projections.runner import Runner
 
 APP_CONNECTIONS_MAX = 10
@@ -50,6 +51,7 @@ class Process:
     passwords: Passwords
     source: stream.Source
     reached: positions.Reached
+    rows: Rows
     runner: Runner
 
 
@@ -91,6 +93,9 @@ async def running(
         await appender.start()
         stack.push_async_callback(_finish, appender)
         looks = await stack.enter_async_context(lookups.running(connect_app, app, codec, keyring))
+        rows = Rows(connect_app)
+        await rows.start()
+        stack.push_async_callback(rows.close)
         ledger = Ledger(app, appender, looks, codec, keyring)
         token_keys = TokenKeys(installation.master)
         watch = Watch(connect_projector, ledger.revocations, token_keys)
@@ -108,6 +113,7 @@ async def running(
             passwords,
             source,
             reached,
+            rows,
             runner,
         )
 

@@ -8,18 +8,20 @@ import asyncio
 import contextlib
 import gc
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import uvicorn
 
 from api.socket import wire
-from bitnexus import doing, erasures, expiry, process, stopping, web
+from bitnexus import database, doing, erasures, expiry, process, stopping, web
 from bitnexus.counting import Slot
 from bitnexus.installation import Installation
 from bitnexus.listening import BACKLOG
 from bitnexus.settings import Settings
 from bitnexus.telemetry import Telemetry
 from commands import tenants
+from projections import replica
+from projections.replica import Replica
 from reactions import outbox
 
 
@@ -83,17 +85,34 @@ async def _serve(
         await tenants.ensure_platform(parts.ledger)
         await erasures.apply(parts, erasures.of(settings))  # a restored backup may know whom it should not
         streams_end = asyncio.Event()
-        app = web.application(parts, settings, telemetry, streams_end)
-        server = Server(_config(app, settings), streams_end, ready)
-        stops(server.stop)
-        gc.collect()
-        gc.freeze()  # what start-up made stays for good: the collector need not walk it again and again
         async with (
             expiry.running(parts.projector),
             outbox.running(parts.projector, doing.doers(parts, settings)),
             telemetry.watching(parts),
+            _replica(base, settings) as copy,
         ):
+            app = web.application(parts, settings, telemetry, streams_end, copy)
+            server = Server(_config(app, settings), streams_end, ready)
+            stops(server.stop)
+            gc.collect()
+            gc.freeze()  # what start-up made stays for good: the collector need not walk it again and again
             await server.serve([listener])
+
+
+@contextlib.asynccontextmanager
+async def _replica(base: Installation, settings: Settings) -> AsyncIterator[Replica | None]:
+    """None if there is to be none."""
+    if settings.database_replica_url is None:
+        yield None
+        return
+    url = database.replica_url(settings.database_replica_url, base.app_url)
+    async with replica.running(
+        database.pool(url, "app", replica.CONNECTIONS_MAX),
+        database.connector(url, "app"),
+        database.connector(url, "projector"),
+        database.connector(base.app_url, "app"),
+    ) as made:
+        yield made
 
 
 def _config(app: object, settings: Settings) -> uvicorn.Config:

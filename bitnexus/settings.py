@@ -22,6 +22,9 @@ ARGON2_MEMORY_KIB_MIN = 19 * 1024
 """The least that OWASP recommends (with two passes): below it a stolen hash is soon guessed."""
 MAIL_FROM = "BitNexus <no-reply@localhost>"
 MAIL_PORTS = {"smtp": 587, "smtps": 465}
+
+
+CACHE_MIB, CACHE_MIB_MAX = 32, 4_096
 PROXIES_BELIEVED = "127.0.0.1,::1"
 """Whose X-Forwarded-For is believed unless FORWARDED_ALLOW_IPS says otherwise: a proxy on the same machine."""
 
@@ -67,6 +70,7 @@ class Settings:
     data_dir: Path
     database_url: str | None = field(default=None, repr=False)  # the owner's: migrations alone use it
     database_app_url: str | None = field(default=None, repr=False)  # of the login role, if it is not to be derived
+    database_replica_url: str | None = field(default=None, repr=False)  # that queries may read
     master_key: str | None = field(default=None, repr=False)  # base64, newest first; None: the key file's
     erasure_list: Path | None = None  # None: in data_dir
     default_tenant: str | None = None  # slug of the tenant where a request names none
@@ -83,6 +87,8 @@ class Settings:
     mail_from: str = MAIL_FROM
     front_end: str | None = None  # whose pages the links in mails lead to
 
+    cache_mib: int = CACHE_MIB  # of rendered resources, in each process; 0: none
+
     @property
     def embedded(self) -> bool:
         """Whether the database is our own, below `data_dir`."""
@@ -96,11 +102,13 @@ def read(environment: Mapping[str, str] | None = None, *, data_dir: Path | None 
         data_dir=(data_dir or _data_dir(found)).expanduser().absolute(),
         database_url=_url(found, "DATABASE_URL"),
         database_app_url=_url(found, "DATABASE_APP_URL"),
+        database_replica_url=_replica_url(found),
         master_key=_master_key(found),
         erasure_list=_erasure_list(found),
         default_tenant=_default_tenant(found),
         metrics_token=_metrics_token(found),
         log_level=_log_level(found),
+        cache_mib=_cache_mib(found),
         proxies_believed=found.get("FORWARDED_ALLOW_IPS", PROXIES_BELIEVED),
         hashing=_hashing(found),
         token_issuer=_claim(found, "BITNEXUS_TOKEN_ISSUER"),
@@ -126,6 +134,19 @@ def read(environment: Mapping[str, str] | None = None, *, data_dir: Path | None 
 def _data_dir(found: Mapping[str, str]) -> Path:
     given = found.get("BITNEXUS_DATA_DIR")
     return Path(given) if given is not None else Path(platformdirs.user_data_dir("bitnexus"))
+
+
+def _replica_url(found: Mapping[str, str]) -> str | None:
+    """User, password and database may be left out: they are those of the primary."""
+    name = "DATABASE_REPLICA_URL"
+    url = found.get(name)
+    if url is not None:
+        try:
+            conninfo.conninfo_to_dict(url)
+        except psycopg.Error:
+            advice = "Write it as postgresql://host:port"
+            raise SettingInvalid(name, "This is not a PostgreSQL URL", "not shown", advice) from None
+    return url
 
 
 def _url(found: Mapping[str, str], name: str) -> str | None:
@@ -288,6 +309,19 @@ def _front_end(found: Mapping[str, str]) -> str | None:
         advice = "Write it as https://app.shop.example"
         raise SettingInvalid(name, "This is not the address of a front end", refusals.shown(url), advice)
     return url
+
+
+def _cache_mib(found: Mapping[str, str]) -> int:
+    name = "BITNEXUS_CACHE_MIB"
+    text = found.get(name, str(CACHE_MIB))
+    if re.fullmatch("[0-9]{1,4}", text) is None or int(text) > CACHE_MIB_MAX:
+        raise SettingInvalid(
+            name,
+            "The size of the cache is not known",
+            refusals.shown(text),
+            f"Give a number of MiB from 0 (no cache) to {CACHE_MIB_MAX}, or leave it unset",
+        )
+    return int(text)
 
 
 def _log_level(found: Mapping[str, str]) -> str:

@@ -8,6 +8,7 @@ from litestar.types import ASGIApp
 
 from api import app as api_app
 from api import telemetry as api_telemetry
+from api.kept import Kept
 from api.parts import Parts
 from bitnexus import database, erasures
 from bitnexus.process import Process
@@ -15,12 +16,15 @@ from bitnexus.settings import Settings
 from bitnexus.telemetry import Telemetry
 from domain.accounts import SessionLimits
 from ledger.positions import Tokens
+from projections.replica import Replica
 from projections.travel import Travels
 
 SESSION_KEY = "long poll session tokens"
 
 
-def application(parts: Process, settings: Settings, telemetry: Telemetry, stopping: asyncio.Event) -> ASGIApp:
+def application(
+    parts: Process, settings: Settings, telemetry: Telemetry, stopping: asyncio.Event, replica: Replica | None = None
+) -> ASGIApp:
     """`stopping` is set before the server waits for its connections."""
     master = parts.installation.master
     app = api_app.create_app(
@@ -31,6 +35,7 @@ def application(parts: Process, settings: Settings, telemetry: Telemetry, stoppi
             projector=parts.projector,
             platform=parts.platform,
             reached=parts.reached,
+            rows=parts.rows,
             travels=Travels(database.travelling_connector(parts.installation.app_url), parts.source),
             waker=parts.waker,
             tokens=Tokens(master),
@@ -49,6 +54,8 @@ def application(parts: Process, settings: Settings, telemetry: Telemetry, stoppi
             metrics_token=settings.metrics_token,
             session_key=master.derive(SESSION_KEY),
             socket_origins=settings.socket_origins,
+            replica=replica,
+            kept=Kept(settings.cache_mib * 1024 * 1024),
         )
     )
     return api_telemetry.Timed(app, telemetry.http.observe)

@@ -18,11 +18,11 @@ NAME = "products"
 
 INSERT_LISTED: LiteralString = """
 INSERT INTO views.products (tenant_id, generation, product_id, sku, name, description, price, currency, category, metadata, status,
-                            inserted_at, updated_at, position)
+                            inserted_at, updated_at, position, version)
 SELECT %b, %b, x.id, x.sku, x.name, x.description, x.price::numeric, x.currency, x.category, x.metadata, 'listed', x.at, x.at,
-       x.position
-FROM unnest(%b, %b, %b, %b, %b, %b, %b, %b, %b, %b)
-     AS x (id, sku, name, description, price, currency, category, metadata, at, position)
+       x.position, x.version
+FROM unnest(%b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b)
+     AS x (id, sku, name, description, price, currency, category, metadata, at, position, version)
 ON CONFLICT (tenant_id, generation, product_id) DO NOTHING
 """
 
@@ -31,8 +31,8 @@ ON CONFLICT (tenant_id, generation, product_id) DO NOTHING
 UPDATE_CHANGED: LiteralString = """
 UPDATE views.products p
 SET name = coalesce(x.name, p.name), price = coalesce(x.price::numeric, p.price), status = coalesce(x.status, p.status),
-    updated_at = x.at, position = x.position
-FROM unnest(%b, %b, %b, %b, %b, %b) AS x (id, name, price, status, at, position)
+    updated_at = x.at, position = x.position, version = x.version
+FROM unnest(%b, %b, %b, %b, %b, %b, %b) AS x (id, name, price, status, at, position, version)
 WHERE p.tenant_id = %b AND p.generation = %b AND p.product_id = ANY (%b) AND p.product_id = x.id AND p.position < x.position
 """
 
@@ -101,6 +101,7 @@ def _listed_columns(batch: Batch, listed: Sequence[read.Recorded]) -> list[objec
         Jsons.of([event.metadata for event in events]),
         Times.of([recorded.recorded_at for recorded in listed]),
         Int8s.of([recorded.position for recorded in listed]),
+        Int8s.of([event.originator_version for event in events]),
     ]
 
 
@@ -130,13 +131,14 @@ def _changed_columns(batch: Batch, changed: dict[UUID, list[read.Recorded]]) -> 
         Texts.of(statuses),
         Times.of([recorded.recorded_at for recorded in last]),
         Int8s.of([recorded.position for recorded in last]),
+        Int8s.of([recorded.event.originator_version for recorded in last]),
         batch.tenant_id,
         batch.generation,
         ids,
     ]
 
 
-def _row(
+def row(
     id: UUID,
     sku: str,
     name: str,
@@ -150,6 +152,7 @@ def _row(
     updated_at: datetime,
     position: int,
 ) -> ProductRow:
+    """Of COLUMNS."""
     return ProductRow(
         id,
         sku,
@@ -168,12 +171,12 @@ def _row(
 
 async def show(connection: reading.Connection, tenant_id: UUID, id: UUID) -> reading.One[ProductRow]:
     """One product, retired or not."""
-    return await reading.one(connection, NAME, tenant_id, _row, SHOW, id=id)
+    return await reading.one(connection, NAME, tenant_id, row, SHOW, id=id)
 
 
 async def by_ids(connection: reading.Connection, tenant_id: UUID, ids: Sequence[UUID]) -> reading.Many[ProductRow]:
     """Those of at most 5,000 ids that there are, in id order. Raises ValueError for more ids."""
-    return await reading.many(connection, NAME, tenant_id, _row, BY_IDS, ids=reading.checked_ids(ids))
+    return await reading.many(connection, NAME, tenant_id, row, BY_IDS, ids=reading.checked_ids(ids))
 
 
 async def page(
@@ -187,14 +190,14 @@ async def page(
 ) -> reading.Page[ProductRow]:
     """At most `limit` (1–100) rows in id order, the oldest first, those after `after`. Raises ValueError for another limit."""
     return await reading.page(
-        connection, NAME, tenant_id, _row, PAGE, limit, after=after, status=status, category=category
+        connection, NAME, tenant_id, row, PAGE, limit, after=after, status=status, category=category
     )
 
 
 VIEW = View(
     name=NAME,
-    version=1,
-    tables=(Table(name="products", key=("product_id",)),),
+    version=2,
+    tables=(Table(name="products", key=("product_id",), since={"version": 2}),),
     topics=(Product.Listed, Product.Renamed, Product.Repriced, Product.Retired),
     project=project,
     on_failure=failures.park_after(failures.ATTEMPTS),

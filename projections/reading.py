@@ -109,10 +109,15 @@ async def one(
     found = await _find(connection, view, tenant_id, statement, {"id": id})
     parked_at = None
     if found.parked and not (whole_view_if_absent and found.rows):
-        originator = None if whole_view_if_absent else id
-        values = {"view": view, "originator": originator}
-        (((parked_at,),),) = await tenancy.query(connection, tenant_id, values, FIRST_PARKED)
+        parked_at = await first_parked(connection, view, tenant_id, None if whole_view_if_absent else id)
     return One(row(*found.rows[0]) if found.rows else None, found.position, parked_at)
+
+
+async def first_parked(connection: Connection, view: str, tenant_id: UUID, originator: UUID | None) -> int | None:
+    """The position of the first event that waits, of the originator or of any; None if none does."""
+    values = {"view": view, "originator": originator}
+    (((position,),),) = await tenancy.query(connection, tenant_id, values, FIRST_PARKED)
+    return None if position is None else int(position)
 
 
 async def many(
@@ -141,11 +146,16 @@ async def page(
 
     Raises ValueError if the limit is out of range.
     """
-    if not 1 <= limit <= PAGE_ROWS_MAX:
-        raise ValueError(f"limit {limit} is not in 1 … {PAGE_ROWS_MAX}")
+    check_limit(limit)
     found = await _find(connection, view, tenant_id, statement, {**parameters, "limit": limit + 1})
     key = found.rows[limit - 1][0] if len(found.rows) > limit else None
     return Page([row(*columns) for columns in found.rows[:limit]], key, found.position, found.parked)
+
+
+def check_limit(limit: int) -> None:
+    """Raises ValueError."""
+    if not 1 <= limit <= PAGE_ROWS_MAX:
+        raise ValueError(f"limit {limit} is not in 1 … {PAGE_ROWS_MAX}")
 
 
 def checked_ids(ids: Sequence[UUID]) -> list[UUID]:

@@ -24,11 +24,11 @@ WHERE tenant_id = %(tenant)s AND buyer_subject_id = ANY (%(subjects)s) AND buyer
 # A refund is one event and never changes.
 INSERT: LiteralString = """
 INSERT INTO views.refunds (tenant_id, generation, refund_id, transaction_id, lines, amount_minor, currency, reason, source, external_id,
-                           occurred_at, buyer_id, affiliate_id, buyer_subject_id, buyer_ref, inserted_at, position)
+                           occurred_at, buyer_id, affiliate_id, buyer_subject_id, buyer_ref, inserted_at, position, version)
 SELECT %b, %b, x.*
-FROM unnest(%b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b)
+FROM unnest(%b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b)
      AS x (refund_id, transaction_id, lines, amount_minor, currency, reason, source, external_id,
-           occurred_at, buyer_id, affiliate_id, buyer_subject_id, buyer_ref, inserted_at, position)
+           occurred_at, buyer_id, affiliate_id, buyer_subject_id, buyer_ref, inserted_at, position, version)
 ON CONFLICT (tenant_id, generation, refund_id) DO NOTHING
 """
 
@@ -57,6 +57,7 @@ ORDER BY refund_id DESC LIMIT %(limit)s
 PAGE_OF_TRANSACTION: LiteralString = f"""
 SELECT {COLUMNS} FROM views.refunds
 WHERE tenant_id = %(tenant)s AND generation = %(generation)s AND transaction_id = %(transaction)s
+  AND (%(person)s::uuid IS NULL OR buyer_id = %(person)s::uuid OR affiliate_id = %(person)s::uuid)
   AND (%(before)s::uuid IS NULL OR refund_id < %(before)s::uuid)
 ORDER BY refund_id DESC LIMIT %(limit)s
 """
@@ -76,6 +77,10 @@ SELECT * FROM (
      ORDER BY refund_id DESC LIMIT %(limit)s)
 ) AS visible ORDER BY refund_id DESC LIMIT %(limit)s
 """
+
+
+# Places in COLUMNS.
+BUYER_ID, AFFILIATE_ID = 9, 10
 
 
 class RefundLineRow(msgspec.Struct, frozen=True):
@@ -148,6 +153,7 @@ def _columns(batch: Batch, made: Sequence[read.Recorded]) -> list[object]:
         Texts.of([refund.buyer_ref for refund in refunds]),
         Times.of([recorded.recorded_at for recorded in made]),
         Int8s.of([recorded.position for recorded in made]),
+        Int8s.of([event.originator_version for event in events]),
     ]
 
 
@@ -157,7 +163,7 @@ def _refund(event: Any) -> _Refund:
     return _Refund(event.originator_id, None, None, None, event.buyer_subject_id, event.buyer_ref)
 
 
-def _row(
+def row(
     id: UUID,
     transaction_id: UUID | None,
     lines: str,
@@ -174,6 +180,7 @@ def _row(
     inserted_at: datetime,
     position: int,
 ) -> RefundRow:
+    """Of COLUMNS."""
     return RefundRow(
         id,
         transaction_id,
@@ -195,12 +202,12 @@ def _row(
 
 async def show(connection: reading.Connection, tenant_id: UUID, id: UUID) -> reading.One[RefundRow]:
     """One refund. Who may see it, the caller decides by its buyer_id and affiliate_id."""
-    return await reading.one(connection, NAME, tenant_id, _row, SHOW, id=id, whole_view_if_absent=True)
+    return await reading.one(connection, NAME, tenant_id, row, SHOW, id=id, whole_view_if_absent=True)
 
 
 async def by_ids(connection: reading.Connection, tenant_id: UUID, ids: Sequence[UUID]) -> reading.Many[RefundRow]:
     """Those of at most 5,000 ids that there are, newest first. Raises ValueError for more ids."""
-    return await reading.many(connection, NAME, tenant_id, _row, BY_IDS, ids=reading.checked_ids(ids))
+    return await reading.many(connection, NAME, tenant_id, row, BY_IDS, ids=reading.checked_ids(ids))
 
 
 async def page(
@@ -216,22 +223,31 @@ async def page(
     `visible_to` leaves those of sales of which that person is buyer or affiliate; None leaves all.
     """
     statement = PAGE if visible_to is None else PAGE_OF_PERSON
-    return await reading.page(connection, NAME, tenant_id, _row, statement, limit, before=before, person=visible_to)
+    return await reading.page(connection, NAME, tenant_id, row, statement, limit, before=before, person=visible_to)
 
 
 async def page_of_transaction(
-    connection: reading.Connection, tenant_id: UUID, transaction_id: UUID, before: UUID | None, limit: int
+    connection: reading.Connection,
+    tenant_id: UUID,
+    transaction_id: UUID,
+    before: UUID | None,
+    limit: int,
+    *,
+    visible_to: UUID | None = None,
 ) -> reading.Page[RefundRow]:
     """The refunds of one sale, as `page`."""
     return await reading.page(
-        connection, NAME, tenant_id, _row, PAGE_OF_TRANSACTION, limit, before=before, transaction=transaction_id
+        *(connection, NAME, tenant_id, row, PAGE_OF_TRANSACTION, limit),
+        before=before,
+        transaction=transaction_id,
+        person=visible_to,
     )
 
 
 VIEW = View(
     name=NAME,
-    version=1,
-    tables=(Table(name="refunds", key=("refund_id",), personal=("buyer_ref",)),),
+    version=2,
+    tables=(Table(name="refunds", key=("refund_id",), personal=("buyer_ref",), since={"version": 2}),),
     topics=(Transaction.Refunded, Refund.Recorded, Erasure.PersonErased),
     project=project,
     on_failure=failures.park_after(failures.ATTEMPTS),

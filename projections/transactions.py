@@ -25,12 +25,12 @@ WHERE tenant_id = %(tenant)s AND buyer_subject_id = ANY (%(subjects)s) AND buyer
 INSERT_RECORDED: LiteralString = """
 INSERT INTO views.transactions (tenant_id, generation, transaction_id, lines, amount_minor, refunded_minor, currency, status, buyer_id,
                                 buyer_subject_id, buyer_ref, affiliate_id, source, external_id, occurred_at, metadata,
-                                inserted_at, updated_at, position)
+                                inserted_at, updated_at, position, version)
 SELECT %b, %b, x.id, x.lines, x.amount_minor, 0, x.currency, 'recorded', x.buyer_id, x.buyer_subject_id, x.buyer_ref,
-       x.affiliate_id, x.source, x.external_id, x.occurred_at, x.metadata, x.at, x.at, x.position
-FROM unnest(%b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b)
+       x.affiliate_id, x.source, x.external_id, x.occurred_at, x.metadata, x.at, x.at, x.position, x.version
+FROM unnest(%b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b)
      AS x (id, lines, amount_minor, currency, buyer_id, buyer_subject_id, buyer_ref, affiliate_id, source, external_id,
-           occurred_at, metadata, at, position)
+           occurred_at, metadata, at, position, version)
 ON CONFLICT (tenant_id, generation, transaction_id) DO NOTHING
 """
 
@@ -39,8 +39,8 @@ ON CONFLICT (tenant_id, generation, transaction_id) DO NOTHING
 UPDATE_REFUNDED: LiteralString = """
 UPDATE views.transactions t
 SET refunded_lines = t.refunded_lines || x.refunded_lines, refunded_minor = x.refunded_minor, status = x.status,
-    updated_at = x.at, position = x.position
-FROM unnest(%b, %b, %b, %b, %b, %b) AS x (id, refunded_lines, refunded_minor, status, at, position)
+    updated_at = x.at, position = x.position, version = x.version
+FROM unnest(%b, %b, %b, %b, %b, %b, %b) AS x (id, refunded_lines, refunded_minor, status, at, position, version)
 WHERE t.tenant_id = %b AND t.generation = %b AND t.transaction_id = ANY (%b) AND t.transaction_id = x.id AND t.position < x.position
 """
 
@@ -59,10 +59,17 @@ SELECT {COLUMNS} FROM views.transactions
 WHERE tenant_id = %(tenant)s AND generation = %(generation)s AND transaction_id = ANY (%(ids)s) ORDER BY transaction_id DESC
 """
 
+# The values stand in the text, so what is not asked for is gone before an index is chosen. Each of these has its own.
+FILTER: LiteralString = """
+      AND (%(before)s::uuid IS NULL OR transaction_id < %(before)s::uuid)
+      AND (%(status)s::text IS NULL OR status = %(status)s::text)
+      AND (%(buyer)s::uuid IS NULL OR buyer_id = %(buyer)s::uuid)
+      AND (%(affiliate)s::uuid IS NULL OR affiliate_id = %(affiliate)s::uuid)
+"""
+
 PAGE: LiteralString = f"""
 SELECT {COLUMNS} FROM views.transactions
-WHERE tenant_id = %(tenant)s AND generation = %(generation)s
-  AND (%(before)s::uuid IS NULL OR transaction_id < %(before)s::uuid)
+WHERE tenant_id = %(tenant)s AND generation = %(generation)s{FILTER}
 ORDER BY transaction_id DESC LIMIT %(limit)s
 """
 
@@ -70,17 +77,19 @@ ORDER BY transaction_id DESC LIMIT %(limit)s
 PAGE_OF_PERSON: LiteralString = f"""
 SELECT * FROM (
     (SELECT {COLUMNS} FROM views.transactions
-     WHERE tenant_id = %(tenant)s AND generation = %(generation)s AND buyer_id = %(person)s
-       AND (%(before)s::uuid IS NULL OR transaction_id < %(before)s::uuid)
+     WHERE tenant_id = %(tenant)s AND generation = %(generation)s AND buyer_id = %(person)s{FILTER}
      ORDER BY transaction_id DESC LIMIT %(limit)s)
     UNION ALL
     (SELECT {COLUMNS} FROM views.transactions
      WHERE tenant_id = %(tenant)s AND generation = %(generation)s AND affiliate_id = %(person)s
-       AND buyer_id IS DISTINCT FROM %(person)s
-       AND (%(before)s::uuid IS NULL OR transaction_id < %(before)s::uuid)
+       AND buyer_id IS DISTINCT FROM %(person)s{FILTER}
      ORDER BY transaction_id DESC LIMIT %(limit)s)
 ) AS visible ORDER BY transaction_id DESC LIMIT %(limit)s
 """
+
+
+# Places in COLUMNS.
+BUYER_ID, BUYER_REF, AFFILIATE_ID = 7, 9, 10
 
 
 class LineRow(msgspec.Struct):
@@ -148,6 +157,7 @@ def _recorded_columns(batch: Batch, sales: Sequence[read.Recorded]) -> list[obje
         Jsons.of([event.metadata for event in events]),
         Times.of([recorded.recorded_at for recorded in sales]),
         Int8s.of([recorded.position for recorded in sales]),
+        Int8s.of([event.originator_version for event in events]),
     ]
 
 
@@ -166,13 +176,14 @@ def _refunded_columns(batch: Batch, refunded: dict[UUID, list[read.Recorded]]) -
         Texts.of([recorded.event.status for recorded in last]),
         Times.of([recorded.recorded_at for recorded in last]),
         Int8s.of([recorded.position for recorded in last]),
+        Int8s.of([recorded.event.originator_version for recorded in last]),
         batch.tenant_id,
         batch.generation,
         ids,
     ]
 
 
-def _row(
+def row(
     id: UUID,
     lines: str,
     refunded_lines: str,
@@ -192,6 +203,7 @@ def _row(
     updated_at: datetime,
     position: int,
 ) -> TransactionRow:
+    """Of COLUMNS."""
     return TransactionRow(
         id,
         _lines(lines, refunded_lines),
@@ -224,12 +236,12 @@ def _lines(lines: str, refunded_lines: str) -> list[LineRow]:
 
 async def show(connection: reading.Connection, tenant_id: UUID, id: UUID) -> reading.One[TransactionRow]:
     """One sale. Who may see it, the caller decides by its buyer_id and affiliate_id."""
-    return await reading.one(connection, NAME, tenant_id, _row, SHOW, id=id)
+    return await reading.one(connection, NAME, tenant_id, row, SHOW, id=id)
 
 
 async def by_ids(connection: reading.Connection, tenant_id: UUID, ids: Sequence[UUID]) -> reading.Many[TransactionRow]:
     """Those of at most 5,000 ids that there are, newest first. Raises ValueError for more ids."""
-    return await reading.many(connection, NAME, tenant_id, _row, BY_IDS, ids=reading.checked_ids(ids))
+    return await reading.many(connection, NAME, tenant_id, row, BY_IDS, ids=reading.checked_ids(ids))
 
 
 async def page(
@@ -239,19 +251,29 @@ async def page(
     limit: int,
     *,
     visible_to: UUID | None = None,
+    status: str | None = None,
+    buyer_id: UUID | None = None,
+    affiliate_id: UUID | None = None,
 ) -> reading.Page[TransactionRow]:
     """At most `limit` (1–100) rows, newest first, those before `before`. Raises ValueError for another limit.
 
-    `visible_to` leaves those of which that person is buyer or affiliate; None leaves all.
+    `visible_to` leaves those of which that person is buyer or affiliate; None leaves all. So do the other filters.
     """
     statement = PAGE if visible_to is None else PAGE_OF_PERSON
-    return await reading.page(connection, NAME, tenant_id, _row, statement, limit, before=before, person=visible_to)
+    return await reading.page(
+        *(connection, NAME, tenant_id, row, statement, limit),
+        before=before,
+        person=visible_to,
+        status=status,
+        buyer=buyer_id,
+        affiliate=affiliate_id,
+    )
 
 
 VIEW = View(
     name=NAME,
-    version=1,
-    tables=(Table(name="transactions", key=("transaction_id",), personal=("buyer_ref",)),),
+    version=2,
+    tables=(Table(name="transactions", key=("transaction_id",), personal=("buyer_ref",), since={"version": 2}),),
     topics=(Transaction.Recorded, Transaction.Refunded, Erasure.PersonErased),
     project=project,
     on_failure=failures.park_after(failures.ATTEMPTS),

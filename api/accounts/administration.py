@@ -57,8 +57,10 @@ class UserAdministration(Controller):
     ) -> Response[answers.Page[users.User]]:
         """The tenant's users, the newest first; of a role or status only, if one is named."""
         before = cursors.decode(cursor)
-        async with reader.views(view.NAME) as connection:
-            found = await view.page(connection, reader.tenant_id, before, limit, role=role, status=status)
+        found = await reader.read(
+            lambda connection: view.page(connection, reader.tenant_id, before, limit, role=role, status=status),
+            view.NAME,
+        )
         rows = [_of_row(row, reader.tenant_id) for row in found.rows]
         return answers.page(rows, found.next, reader.shown(found.position), found.parked)
 
@@ -70,7 +72,7 @@ class UserAdministration(Controller):
         visibility.check(reader.who, user_id, "accounts:read")
         head = await reader.head()
         account = await commands.show(user_id, reader.tenant_id, reader.parts.ledger)
-        return answers.one(users.of(account), reader.shown(head), version=account.version)
+        return answers.one(users.of(account), reader.shown(head), version=users.version(account))
 
     @post(
         operation_id="createUser",

@@ -11,6 +11,7 @@ from api.asked import HttpRequest, Sender
 from api.parts import Parts
 from api.rights import may, open_to_all
 from api.routes import post
+from api.sent import Answer
 from commands.accounts import email as commands
 
 
@@ -38,7 +39,7 @@ class EmailController(Controller):
     async def ask(self, sender: NamedDependency[Sender]) -> Response[None]:
         """Have another mail sent to one's address, by which to show that it is one's own; none if that was shown."""
         receipt = await commands.ask_verification(sender.who.account_id, sender.caller, sender.ledger)
-        return answers.Answer(None, status_code=202, headers=answers.headers(sender.shown(receipt.position)))
+        return Answer(None, status_code=202, headers=answers.headers(sender.shown(receipt.position)))
 
     @post(
         "/auth/email/verify",
@@ -54,7 +55,7 @@ class EmailController(Controller):
         """Show that an address is one's own, by the token that was mailed there."""
         caller = asked.nobody(request, await meant_tenant.of_token(data.token, parts))
         await commands.verify(commands.Confirm(token=data.token), caller, parts.ledger)
-        return answers.Answer(None, status_code=204, headers={})
+        return Answer(None, status_code=204, headers={})
 
     @post(
         "/users/me/email",
@@ -71,7 +72,7 @@ class EmailController(Controller):
             account_id=sender.who.account_id, email=data.email, current_password=data.current_password
         )
         receipt = await commands.ask_change(command, sender.caller, sender.ledger, sender.parts.passwords)
-        return answers.Answer(None, status_code=202, headers=answers.headers(sender.shown(receipt.position)))
+        return Answer(None, status_code=202, headers=answers.headers(sender.shown(receipt.position)))
 
     @post(
         "/auth/email/change",
@@ -87,4 +88,4 @@ class EmailController(Controller):
         """Make the address to which the token was mailed one's own; the old one is told. 409 if somebody else has it by now."""
         caller = asked.nobody(request, await meant_tenant.of_token(data.token, parts))
         await commands.change(commands.Confirm(token=data.token), caller, parts.ledger)
-        return answers.Answer(None, status_code=204, headers={})
+        return Answer(None, status_code=204, headers={})

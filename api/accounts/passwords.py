@@ -11,6 +11,7 @@ from api.asked import HttpRequest, Sender
 from api.parts import Parts
 from api.rights import may, open_to_all
 from api.routes import post, put
+from api.sent import Answer
 from commands.accounts import forgotten
 from commands.accounts import password as commands
 
@@ -69,7 +70,7 @@ class PasswordController(Controller):
         account or not."""
         tenant_id = await meant_tenant.of(data.tenant, request, parts)
         await forgotten.ask(data.email, tenant_id, parts.ledger)
-        return answers.Answer(None, status_code=202, headers={})
+        return Answer(None, status_code=202, headers={})
 
     @post(
         "/auth/password/reset",
@@ -86,4 +87,4 @@ class PasswordController(Controller):
         caller = asked.nobody(request, await meant_tenant.of_token(data.token, parts))
         command = commands.ResetPassword(token=data.token, new=data.password)
         await commands.reset_password(command, caller, parts.ledger, parts.passwords)
-        return answers.Answer(None, status_code=204, headers={})
+        return Answer(None, status_code=204, headers={})

@@ -8,7 +8,7 @@ from litestar import Controller, Response
 from litestar.di import NamedDependency
 from litestar.params import JSONBody
 
-from api import answers, bodies
+from api import answers, bodies, etags
 from api.asked import Reader, Sender
 from api.rights import may
 from api.routes import get, patch
@@ -53,7 +53,7 @@ class UserController(Controller):
         """Whose token this is."""
         head = await reader.head()
         account = await commands.show(reader.who.account_id, reader.tenant_id, reader.parts.ledger)
-        return answers.one(me(account), reader.shown(head), version=account.version)
+        return answers.one(me(account), reader.shown(head), version=version(account))
 
     @patch(
         "/me",
@@ -90,6 +90,11 @@ def me(account: accounts.Account) -> Me:
         email_verified=account.email_verified,
         second_factor=account.second_factor,
     )
+
+
+def version(account: accounts.Account) -> int | str:
+    """For the ETag."""
+    return etags.version(account.version, erased=account.email == codec.ERASED)
 
 
 def status_of(account: accounts.Account) -> str:

@@ -1,23 +1,22 @@
 """The routes of sales."""
 
 from datetime import date
-from typing import Annotated
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from litestar import Controller, Response
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
-from api import answers, cursors, errors, past, refunds, versions
+from api import answers, cursors, errors, past, refunds, single
 from api import bodies as request_bodies
 from api.asked import HttpRequest, Reader, Sender
 from api.rights import may
 from api.routes import delete, get, post
+from api.sent import Found
 from api.transactions import bodies, resources, visibility
 from commands import transactions as commands
-from ledger import errors as ledger_errors
 from projections import sales as sales_view
-from projections import transactions as view
 
 PATH = "/api/v1/transactions"
 
@@ -32,12 +31,15 @@ class TransactionController(Controller):
         reader: NamedDependency[Reader],
         limit: Annotated[int, QueryParameter(ge=1, le=cursors.LIMIT_MAX)] = cursors.LIMIT_DEFAULT,
         cursor: FromQuery[str | None] = None,
+        status: FromQuery[Literal["recorded", "partly_refunded", "refunded"] | None] = None,
+        buyer_id: FromQuery[UUID | None] = None,
+        affiliate_id: FromQuery[UUID | None] = None,
     ) -> Response[answers.Page[resources.Transaction]]:
         """Sales, the newest first: those of which the caller is buyer or affiliate, for admins all."""
         before = cursors.decode(cursor)
         person = visibility.person(reader.who)
-        async with reader.views(view.NAME) as connection:
-            found = await view.page(connection, reader.tenant_id, before, limit, visible_to=person)
+        filters: dict[str, Any] = {"status": status, "buyer_id": buyer_id, "affiliate_id": affiliate_id}
+        found = await reader.transactions(before, limit, visible_to=person, **filters)
         rows = [resources.of_row(row, reader.shown(row.position)) for row in found.rows]
         return answers.page(rows, found.next, reader.shown(found.position), found.parked)
 
@@ -56,7 +58,7 @@ class TransactionController(Controller):
         receipt = await commands.record(bodies.record(data, sender.who), sender.caller, sender.ledger)
         sale = receipt.aggregate
         resource = resources.of_aggregate(sale, sender.shown(receipt.position))
-        return answers.created(resource, resource.position, f"{PATH}/{sale.id}", version=sale.version)
+        return answers.created(resource, resource.position, f"{PATH}/{sale.id}", version=resources.version(sale))
 
     @get(
         "/summary",
@@ -84,9 +86,10 @@ class TransactionController(Controller):
             position = await past.position(reader, at)
             found = await past.while_asked(request, reader, _summary_at(reader, position, first, last))
         else:
-            async with reader.views(sales_view.NAME) as connection:
-                found = await sales_view.summary(connection, reader.tenant_id, first, last)
-        return Response(resources.of_summary(found), headers=answers.headers(reader.shown(found.position)))
+            found = await reader.read(
+                lambda connection: sales_view.summary(connection, reader.tenant_id, first, last), sales_view.NAME
+            )
+        return Found(resources.of_summary(found), reader.shown(found.position))
 
     @get(
         "/{transaction_id:uuid}",
@@ -98,16 +101,8 @@ class TransactionController(Controller):
         self, transaction_id: FromPath[UUID], reader: NamedDependency[Reader]
     ) -> Response[answers.Data[resources.Transaction]]:
         """One sale, as its refunds left it. 404 also for sales that the caller may not see."""
-        async with reader.views(view.NAME) as connection:
-            found = await view.show(connection, reader.tenant_id, transaction_id)
-        row = found.row
-        if row is None or visibility.sees(reader.who, row.buyer_id, row.affiliate_id):
-            reader.check_whole(found.parked_at)
-        if row is None or not visibility.sees(reader.who, row.buyer_id, row.affiliate_id):
-            raise ledger_errors.NotFound("transaction", transaction_id)
-        version = await versions.at(reader.parts.ledger, reader.tenant_id, row.position)
-        resource = resources.of_row(row, reader.shown(row.position))
-        return answers.one(resource, reader.shown(found.position), version=version)
+        sees_all = reader.who.may("transactions:read_all")
+        return await single.show(reader, resources.SINGLE, transaction_id, sees_all=sees_all)
 
     @delete(
         "/{transaction_id:uuid}",

@@ -7,7 +7,9 @@ from uuid import UUID
 
 import msgspec
 
+from api import etags, single
 from domain import money, transactions
+from ledger import codec
 from projections import sales as sales_view
 from projections import transactions as view
 
@@ -106,6 +108,22 @@ def of_row(row: view.TransactionRow, position: int | str) -> Transaction:
         updated_at=row.updated_at,
         position=position,
     )
+
+
+def version(sale: transactions.Transaction) -> int | str:
+    """For the ETag, the same as of a row."""
+    return etags.version(sale.version, erased=sale.buyer_ref == codec.ERASED)
+
+
+def _rendered(columns: tuple[Any, ...]) -> Transaction:
+    return msgspec.structs.replace(of_row(view.row(*columns), single.HOLE), buyer_ref=single.HOLE)
+
+
+def _people(columns: tuple[Any, ...]) -> tuple[UUID | None, ...]:
+    return columns[view.BUYER_ID], columns[view.AFFILIATE_ID]
+
+
+SINGLE = single.Resource(view.NAME, "transaction", _rendered, personal=(view.BUYER_REF,), people=_people)
 
 
 def of_aggregate(sale: transactions.Transaction, position: int | str) -> Transaction:

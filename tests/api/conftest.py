@@ -13,6 +13,7 @@ from ledger.positions import Tokens
 from ledger.store import Pool
 from ledger.watch import Watch
 from projections import catalogue, positions, runner, stream, travel
+from projections.rows import Rows
 from tests.api import house
 from tests.api.house import House, Served
 from tests.world import MASTER, World
@@ -29,14 +30,19 @@ async def parts(world: World) -> AsyncIterator[Parts]:
     watch = Watch(connections.connector(world.database.app_url, "projector"), world.ledger.revocations)
     await watch.start()
     await tenants.ensure_platform(world.ledger)
+    rows = Rows(connections.connector(world.database.app_url, "app"))
+    await rows.start()
     async with connections.pool(world.database.app_url, "platform", 2) as platform:
-        yield make_parts(world, reached, platform)
+        yield make_parts(world, reached, rows, platform)
+    await rows.close()
     await watch.close()
     await run.close()
     await reached.close()
 
 
-def make_parts(world: World, reached: positions.Reached, platform: Pool, default_tenant: str | None = None) -> Parts:
+def make_parts(
+    world: World, reached: positions.Reached, rows: Rows, platform: Pool, default_tenant: str | None = None
+) -> Parts:
     return Parts(
         ledger=world.ledger,
         passwords=world.passwords,
@@ -44,6 +50,7 @@ def make_parts(world: World, reached: positions.Reached, platform: Pool, default
         projector=world.projector,
         platform=platform,
         reached=reached,
+        rows=rows,
         travels=travel.Travels(
             connections.travelling_connector(world.database.app_url),
             stream.Source(world.ledger.codec, world.ledger.keyring),

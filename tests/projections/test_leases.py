@@ -129,7 +129,7 @@ async def test_a_batch_with_an_old_token_is_refused(projector: Connection, story
 async def test_a_newer_release_takes_the_view_from_an_older_one(projector: Connection) -> None:
     """While a deployment goes on both are there; the older code must not write what the newer one begins."""
     tenant_id = ids.new_id()
-    newer_view = msgspec.structs.replace(products.VIEW, version=2)
+    newer_view = msgspec.structs.replace(products.VIEW, version=3)
     older = leases.Leases(ids.new_id(), [products.VIEW, sales.VIEW])
     newer = leases.Leases(ids.new_id(), [newer_view, sales.VIEW])
     for _ in range(2):
