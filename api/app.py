@@ -1,13 +1,14 @@
 """The application: routes, dependencies, errors."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from typing import Any
 from uuid import UUID
 
 from litestar import Litestar, Router
 from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.handlers.base import BaseRouteHandler
-from litestar.types import Message, Scope
+from litestar.types import Message, Receive, Scope, Send, WebSocketScope
 
 from api import (
     api_keys,
@@ -40,11 +41,31 @@ from api.accounts.users import UserController
 from api.feed import controller as feed
 from api.feed.feed import Feed
 from api.parts import Parts
+from api.socket import endpoint as socket
+from api.socket import longpoll
+from api.socket.client import Shared
+from api.socket.presence import Presence
+from api.socket.sessions import Sessions
+from api.socket.sockets import Sockets
 from api.transactions.controller import TransactionController
 
 PREFIX = "/api/v1"
 COUNTED = ("products:", "transactions:")
 """What begins the rights of routes whose commands a limit may stop; never those of accounts and security."""
+
+
+class Application(Litestar):
+    """Sockets do not go through the framework, which would keep a stack of its own for each as long as it lives."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket" and scope["path"] in SOCKETS:
+            await SOCKETS[scope["path"]](self.state, scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+
+SOCKETS: dict[str, Callable[[State, WebSocketScope, Receive, Send], Awaitable[None]]] = {socket.PATH: socket.websocket}
+"""By their path."""
 
 
 def create_app(parts: Parts) -> Litestar:
@@ -55,7 +76,7 @@ def create_app(parts: Parts) -> Litestar:
     access_tokens = tokens.AccessTokens(
         parts.token_keys, parts.ledger.revocations, parts.token_issuer, parts.token_audience
     )
-    listeners = Feed(parts)
+    listeners, sockets, sessions, presence = Feed(parts), Sockets(parts), Sessions(parts), Presence(parts)
     known = limits.TenantsKnown(parts.ledger, parts.pool)
 
     keys = api_keys.ApiKeys(parts.ledger, parts.pool, access_tokens.check_counts)
@@ -67,12 +88,14 @@ def create_app(parts: Parts) -> Litestar:
     async def provide_parts() -> Parts:
         return parts
 
-    app = Litestar(
+    app = Application(
         [
             health.health,
             health.ready,
             health.keys,
             metrics.metrics,
+            socket.no_websocket,
+            longpoll.longpoll,
             Router(
                 PREFIX,
                 route_handlers=[
@@ -107,7 +130,7 @@ def create_app(parts: Parts) -> Litestar:
         before_send=[_say_request_id],
         exception_handlers={Exception: errors.answer},
         logging_config=None,  # what fails unexpectedly is logged by `errors`, by the standard library
-        on_shutdown=[listeners.close, known.close],
+        on_shutdown=[sessions.close, sockets.close, presence.close, listeners.close, known.close],
         openapi_config=schema.config(parts.version),
         request_class=asked.HttpRequest,
         request_max_body_size=bodies.BODY_BYTES_MAX,
@@ -122,6 +145,10 @@ def create_app(parts: Parts) -> Litestar:
                 "counted": set[
                     BaseRouteHandler
                 ](),  # the routes whose commands count towards a tenant's events of a day
+                "sockets": sockets,
+                "sessions": sessions,
+                "presence": presence,
+                "channels": Shared(parts, listeners, presence, known),
                 "in_flight": set[UUID](),  # ids of commands with an idempotency key, from their request to their answer
             },
             deep_copy=False,

@@ -170,6 +170,17 @@ def _parts(scope: Scope) -> Parts:
     return parts
 
 
+def pusher(parts: Parts, who: Who, event: str, key: bytes | None, body: bytes) -> Sender:
+    """A command that came over a socket. The same key with the same body is the same command; None: a new one."""
+    if key is None:
+        caller = _caller(who, ids.new_id(), b"", os.urandom(16).hex())
+    else:
+        command_id = ids.derived_id(who.tenant_id.bytes, who.account_id.bytes, event.encode(), key)
+        fingerprint = hashlib.sha256(event.encode() + b"\0" + body).digest()
+        caller = _caller(who, command_id, fingerprint, os.urandom(16).hex())
+    return Sender(parts, who, caller, None)
+
+
 class Reader:
     """A query: who asks, and the position that its answer must show at least."""
 

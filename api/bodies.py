@@ -5,7 +5,7 @@ is wrong which field it was.
 """
 
 import re
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any, ClassVar, TypeVar
 
 import msgspec
@@ -42,13 +42,18 @@ class _Body(AbstractDTO[Any]):
                 errors.MEDIA_TYPE_WRONG,
                 f"The body's type is {content_type[:80] or 'not said'}. Send Content-Type: application/json.",
             )
-        is_wrapped = self.begins_wrapped.match(value) is not None
+        return self.read(value)
+
+    @classmethod
+    def read(cls, value: bytes) -> Any:
+        """The struct that this JSON is. Raises RequestRefused."""
+        is_wrapped = cls.begins_wrapped.match(value) is not None
         try:
             if is_wrapped:
-                return getattr(self.wrapped.decode(value), self.resource)
-            return self.bare.decode(value)
+                return getattr(cls.wrapped.decode(value), cls.resource)
+            return cls.bare.decode(value)
         except msgspec.ValidationError as error:
-            raise _invalid(str(error), self.resource if is_wrapped else None) from None
+            raise _invalid(str(error), cls.resource if is_wrapped else None) from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise errors.RequestRefused(
                 errors.MALFORMED, f"The body is not JSON in UTF-8: {error}. Send a JSON object."
@@ -104,6 +109,13 @@ def named(resource: str, model: type[T]) -> type[AbstractDTO[T]]:
             "begins_wrapped": re.compile(rb"\s*\{\s*\"" + resource.encode() + rb"\"\s*:"),
         },
     )
+
+
+def reader(resource: str, model: type[T]) -> Callable[[bytes], T]:
+    """Reads what comes otherwise than by a request as if it were one's body. The reader raises RequestRefused."""
+    body: type[Any] = named(resource, model)
+    read: Callable[[bytes], T] = body.read
+    return read
 
 
 def _invalid(message: str, resource: str | None) -> errors.RequestRefused:

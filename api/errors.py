@@ -162,19 +162,45 @@ def answer(request: Request[Any, Any, Any], error: Exception) -> Response[Proble
     elif isinstance(error, second_factor.GuessedTooOften):
         headers["Retry-After"] = str(error.retry_after_s)
     return Response(
-        Problem(
-            type=f"urn:bitnexus:problem:{kind.name}",
-            title=kind.title,
-            status=kind.status,
-            detail=detail,
-            errors=fields or {"detail": detail},
-            second_factor=SecondFactor(challenge=error.challenge, enrol=error.enrol)
+        _problem(
+            kind,
+            detail,
+            fields,
+            SecondFactor(challenge=error.challenge, enrol=error.enrol)
             if isinstance(error, challenges.SecondFactorNeeded)
             else msgspec.UNSET,
         ),
         status_code=kind.status,
         media_type=MEDIA_TYPE,
         headers=headers,
+    )
+
+
+def problem(error: Exception) -> Problem | None:
+    """What whoever asked otherwise than by a request is told; None for a bug."""
+    if isinstance(error, RequestRefused):
+        return _problem(error.kind, str(error), error.fields)
+    found = next((TABLE[cls] for cls in type(error).__mro__ if cls in TABLE), None)
+    if found is None:
+        return None
+    if isinstance(error, psycopg.Error):
+        return _problem(found, _DATABASE_CANNOT, {})
+    return _problem(found, str(error), getattr(error, "fields", {}))
+
+
+def _problem(
+    kind: Kind,
+    detail: str,
+    fields: dict[str, list[str]],
+    second_factor: SecondFactor | msgspec.UnsetType = msgspec.UNSET,
+) -> Problem:
+    return Problem(
+        type=f"urn:bitnexus:problem:{kind.name}",
+        title=kind.title,
+        status=kind.status,
+        detail=detail,
+        errors=fields or {"detail": detail},
+        second_factor=second_factor,
     )
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import functools
+import os
 from collections.abc import Awaitable, Callable, Sequence
 
 from prometheus_client import CollectorRegistry
@@ -52,6 +53,10 @@ class Parts:
     token_issuer: str = "bitnexus"
     token_audience: str = "bitnexus"
     session_limits: accounts.SessionLimits = accounts.SESSION_LIMITS
+    session_key: bytes = dataclasses.field(
+        default_factory=lambda: os.urandom(32)
+    )  # seals tokens of long polls' sessions
+    socket_origins: Sequence[str] = ()  # pages of these may open sockets, beside those of the host itself
     not_ready: Callable[[], Sequence[str]] = lambda: ()  # why this process should get no requests yet; empty: it may
     http: telemetry.Http = dataclasses.field(default_factory=_unread)
     scrape: Callable[[], Awaitable[bytes]] = _nothing  # all metrics, as Prometheus reads them

@@ -76,7 +76,7 @@ class ProjectionController(Controller):
         names = [view.name for view in catalogue.VIEWS]
         async with reader.parts.pool.connection() as connection:
             lags = await cross_tenant.lag_of_tenant(connection, reader.tenant_id, names)
-        data = [_projection(lag, reader) for lag in lags]
+        data = [of_lag(lag, reader.shown(lag.position)) for lag in lags]
         shown = reader.shown(head)
         return Found(Projections(data=data, meta=ProjectionsMeta(head=shown)), shown)
 
@@ -128,12 +128,13 @@ def _view(name: str) -> View:
     raise errors.RequestRefused(errors.NOT_FOUND, f"There is no such view: {name[:80]!r}. Give one of {names}.")
 
 
-def _projection(lag: cross_tenant.Lag, reader: Reader) -> Projection:
+def of_lag(lag: cross_tenant.Lag, position: int | str) -> Projection:
+    """`position` is the view's, as the reader may see it."""
     return Projection(
         view=lag.view,
         version=lag.version,
         generation=lag.generation,
-        position=reader.shown(lag.position),
+        position=position,
         lag_events=lag.behind,
         lag_seconds=round(lag.seconds_behind, 3),
         rate=round(lag.rate, 1),

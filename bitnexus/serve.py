@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 import uvicorn
 
+from api.socket import wire
 from bitnexus import database, doing, erasures, expiry, process, stopping, web
 from bitnexus.counting import Slot
 from bitnexus.installation import Installation
@@ -22,9 +23,6 @@ from commands import tenants
 from projections import replica
 from projections.replica import Replica
 from reactions import outbox
-
-WEBSOCKET_BYTES_MAX = 1024 * 1024
-"""As for a request's body."""
 
 
 class Server(uvicorn.Server):
@@ -122,8 +120,6 @@ def _config(app: object, settings: Settings) -> uvicorn.Config:
         app,  # type: ignore[arg-type]  # an ASGI application, of Litestar's types
         loop="uvloop",
         http="httptools",
-        ws="websockets-sansio",
-        ws_max_size=WEBSOCKET_BYTES_MAX,
         lifespan="on",
         log_config=None,
         access_log=False,
@@ -133,4 +129,5 @@ def _config(app: object, settings: Settings) -> uvicorn.Config:
         backlog=BACKLOG,
         timeout_graceful_shutdown=stopping.REQUESTS_S_MAX,
         workers=1,
+        **wire.OPTIONS,
     )

@@ -36,6 +36,7 @@ CLAIM_CHARACTERS_MAX = 200
 
 METRICS_TOKEN_MIN = 22
 """Characters: 128 random bits in base64. It may be tried as often as one likes."""
+ORIGIN_PATTERN = re.compile(r"((https?:)?//)?(\*\.)?[a-z0-9-]+(\.[a-z0-9-]+)*(:[0-9]{1,5})?")
 
 MAKE_A_KEY = "python3 -c 'import base64, os; print(base64.b64encode(os.urandom(32)).decode())'"
 
@@ -81,6 +82,7 @@ class Settings:
     token_audience: str = "bitnexus"
     session_days: int = SESSION_DAYS
     session_idle_days: int = SESSION_IDLE_DAYS  # without a refresh
+    socket_origins: tuple[str, ...] = ()  # pages of these may open sockets, beside those of the host itself
     mail_server: str | None = field(default=None, repr=False)  # its URL; None: mails go into files below data_dir
     mail_from: str = MAIL_FROM
     front_end: str | None = None  # whose pages the links in mails lead to
@@ -113,6 +115,7 @@ def read(environment: Mapping[str, str] | None = None, *, data_dir: Path | None 
         token_audience=_claim(found, "BITNEXUS_TOKEN_AUDIENCE"),
         session_days=_days(found, "BITNEXUS_SESSION_DAYS", SESSION_DAYS),
         session_idle_days=_days(found, "BITNEXUS_SESSION_IDLE_DAYS", SESSION_IDLE_DAYS),
+        socket_origins=_socket_origins(found),
         mail_server=_mail_server(found),
         mail_from=_mail_from(found),
         front_end=_front_end(found),
@@ -255,6 +258,20 @@ def _metrics_token(found: Mapping[str, str]) -> str | None:
             "or leave it unset",
         )
     return token
+
+
+def _socket_origins(found: Mapping[str, str]) -> tuple[str, ...]:
+    name = "BITNEXUS_SOCKET_ORIGINS"
+    given = tuple(each.strip() for each in found.get(name, "").split(",") if each.strip())
+    for each in given:
+        if ORIGIN_PATTERN.fullmatch(each) is None:
+            raise SettingInvalid(
+                name,
+                "This is not an origin",
+                refusals.shown(each),
+                "Give hosts such as shop.example, //*.shop.example or https://shop.example:8443, with commas between them",
+            )
+    return given
 
 
 def _mail_server(found: Mapping[str, str]) -> str | None:

@@ -19,6 +19,8 @@ from ledger.positions import Tokens
 from projections.replica import Replica
 from projections.travel import Travels
 
+SESSION_KEY = "long poll session tokens"
+
 
 def application(
     parts: Process, settings: Settings, telemetry: Telemetry, stopping: asyncio.Event, replica: Replica | None = None
@@ -50,6 +52,8 @@ def application(
             http=telemetry.http,
             scrape=telemetry.scrape,
             metrics_token=settings.metrics_token,
+            session_key=master.derive(SESSION_KEY),
+            socket_origins=settings.socket_origins,
             replica=replica,
             kept=Kept(settings.cache_mib * 1024 * 1024),
         )

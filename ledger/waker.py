@@ -7,6 +7,7 @@ the commit, on a connection of its own (in the append's transaction it would ser
 import asyncio
 import logging
 import os
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from uuid import UUID
@@ -22,6 +23,11 @@ TENANTS_PER_NOTIFY_MAX = 100
 GATHER_S = 0.01
 """Between two NOTIFYs: under load one says what fifty flushes moved, and a lone one goes out at once."""
 RECONNECT_S = 1.0
+NEWS = "bitnexus_news"
+NEWS_BYTES_MAX = 7_500
+"""Of one text. A payload may have 8,000."""
+NEWS_WAITING_MAX = 1_000
+"""While there is no connection: then the oldest are lost, as any may be."""
 
 _log = logging.getLogger(__name__)
 
@@ -38,6 +44,8 @@ class Waker:
         self._origin = os.urandom(8).hex()  # its own notifications are not heard twice
         self._callbacks: list[Callback] = []
         self._unsent: dict[UUID, int] = {}
+        self._hearers: list[Callable[[str], None]] = []
+        self._unsaid: deque[str] = deque(maxlen=NEWS_WAITING_MAX)
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -51,6 +59,22 @@ class Waker:
         self._tell(tenant_id, position)
         if self._connect is not None:
             self._unsent[tenant_id] = position
+            self._wake.set()
+
+    def hear(self, callback: Callable[[str], None]) -> Callable[[], None]:
+        """`callback` gets what other processes `say`; it must be quick and must not raise. Returns what ends that."""
+        self._hearers.append(callback)
+        return lambda: self._hearers.remove(callback)
+
+    def say(self, text: str) -> None:
+        """To all other processes, in order. It may be lost: whoever relies on it finds out by itself.
+
+        Raises ValueError past NEWS_BYTES_MAX.
+        """
+        if len(text.encode()) > NEWS_BYTES_MAX:
+            raise ValueError(f"news of {len(text)} characters is longer than {NEWS_BYTES_MAX} bytes. Say it in parts.")
+        if self._connect is not None:
+            self._unsaid.append(text)
             self._wake.set()
 
     def _tell(self, tenant_id: UUID, position: int) -> None:
@@ -89,11 +113,17 @@ class Waker:
                 some = [self._unsent.popitem() for _ in range(min(len(self._unsent), TENANTS_PER_NOTIFY_MAX))]
                 payload = msgspec.json.encode([self._origin, some]).decode()
                 await connection.execute("SELECT pg_notify(%s, %s)", (CHANNEL, payload))
+            while self._unsaid:
+                await connection.execute("SELECT pg_notify(%s, %s)", (NEWS, self._origin + self._unsaid.popleft()))
             await asyncio.sleep(GATHER_S)
 
     async def _listen(self, connection: AsyncConnection[TupleRow]) -> None:
+        await connection.execute(f"LISTEN {NEWS}")
         await connection.execute(f"LISTEN {CHANNEL}")
         async for notification in connection.notifies():
+            if notification.channel == NEWS:
+                self._heard(notification.payload)
+                continue
             try:
                 origin, moved = _PAYLOAD.decode(notification.payload)
             except msgspec.DecodeError:
@@ -101,6 +131,11 @@ class Waker:
                 continue
             for tenant_id, position in moved if origin != self._origin else ():
                 self._tell(tenant_id, position)
+
+    def _heard(self, payload: str) -> None:
+        origin, text = payload[: len(self._origin)], payload[len(self._origin) :]
+        for callback in tuple(self._hearers) if origin != self._origin else ():
+            callback(text)
 
 
 _PAYLOAD = msgspec.json.Decoder(tuple[str, list[tuple[UUID, int]]])

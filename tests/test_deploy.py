@@ -307,7 +307,10 @@ def test_docker_compose_takes_the_file() -> None:
 def test_the_balancer_knows_every_node(balancer: list[str], services: dict[str, dict[str, Any]]) -> None:
     """A node that nobody asks is a node that nobody misses."""
     nodes = [name for name in services if name.startswith("api-")]
-    assert [line for line in balancer if line.startswith("server ")] == [f"server {node} {node}:4000" for node in nodes]
+    assert [line for line in balancer if line.startswith("server ")] == [
+        *(f"server {node} {node}:4000" for node in nodes),
+        *(f"server {node} {node}:4000 track nodes/{node}" for node in nodes),
+    ]
     assert "http-check send meth GET uri /ready" in balancer
     assert any(line.startswith("default-server check ") for line in balancer)
     (port,) = [line.removeprefix("bind :") for line in balancer if line.startswith("bind ")]
@@ -323,6 +326,22 @@ def test_the_balancer_does_not_pass_scrapes_on(balancer: list[str]) -> None:
     )
     assert body is not None
     assert json.loads(body[1])["status"] == 404
+
+
+def test_a_long_polls_requests_come_to_one_node(balancer: list[str]) -> None:
+    """Its session lives there: elsewhere each of them would find it dead."""
+    assert "use_backend longpolls if { path /socket/longpoll }" in balancer
+    at = balancer.index("backend longpolls")
+    assert balancer[at + 1] == "balance source"
+
+
+def test_the_balancer_logs_no_query(balancer: list[str]) -> None:
+    """A socket's access token is in it."""
+    assert "option httplog" not in balancer
+    (line,) = [line for line in balancer if line.startswith("log-format ")]
+    assert {"%HPO"} == {
+        word.strip('"') for word in line.split() if word.strip('"') in ("%r", "%HU", "%HQ", "%HP", "%HPO")
+    }
 
 
 def test_feeds_and_sockets_outlive_a_quiet_time(balancer: list[str]) -> None:

@@ -1,5 +1,5 @@
-"""The tenant's stream as the caller may see it, live and resumable.
+"""A tenant's stream as its people may see it, live and resumable (docs/realtime.md).
 
 stream ─► tail (one a tenant and process, however many listeners) ─► rows that the batch touched, once the views have
-reached it ─► messages (encoded once) ─► the listeners' bounded queues ─► SSE
+reached it ─► messages with their topics ─► frames, encoded once per encoding ─► the listeners' bounded buffers
 """

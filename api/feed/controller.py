@@ -1,11 +1,11 @@
 """Server-sent events (HTML Living Standard, 9.2)."""
 
 import asyncio
-import contextlib
 import logging
 import time
 from typing import Annotated, Any
 
+import msgspec
 import psycopg
 from litestar import Controller, Request, Response
 from litestar.di import NamedDependency
@@ -15,10 +15,13 @@ from litestar.types import Receive, Scope, Send
 
 from api import answers, asked
 from api.asked import HttpRequest
-from api.feed import messages
-from api.feed.feed import EXPIRED, Feed, Listener
+from api.feed import topics
+from api.feed.feed import Feed
+from api.feed.messages import NOWHERE, Frame, Message
+from api.feed.queue import EXPIRED, REVOKED, SUSPENDED, Queue
+from api.feed.tail import Listener
 from api.parts import Parts
-from api.rights import may
+from api.rights import Who, may
 from api.routes import get
 from projections import positions
 
@@ -53,17 +56,36 @@ class FeedController(Controller):
         `session_ended` with the `reason` token_expired (refresh, then resume), session_revoked or tenant_suspended.
         """
         feed: Feed = request.app.state.feed
+        who = request.user
         given = request.headers.get("last-event-id") or after
-        position = None if given is None else asked.number(parts, request.user, given)
-        return _EventStream(feed, parts, await feed.join(request.user, position))
+        position = None if given is None else asked.number(parts, who, given)
+        queue = Queue(encode, position or 0)
+        listener = await feed.join(who.tenant_id, topics.seen_by(who), queue, position)
+        return _EventStream(_Connection(feed, parts, who, queue, listener))
+
+
+def encode(message: Message, _: str) -> Frame:
+    """As a message of an event stream; JSON has no line breaks."""
+    place = b"" if message.position == NOWHERE else b"id: %b\n" % message.token.encode()
+    return Frame(message.position, b"%bevent: %b\ndata: %b\n\n" % (place, message.name.encode(), message.data))
+
+
+def mark(token: str) -> bytes:
+    """No message, but where to go on: keeps the connection alive, and a listener who sees little moves on."""
+    return b"id: %b\n\n" % token.encode()
+
+
+def session_ended(reason: str) -> bytes:
+    """The last message of a stream. Without an id: it is no place to resume from."""
+    return b"event: session_ended\ndata: %b\n\n" % msgspec.json.encode({"reason": reason})
 
 
 class _EventStream(Response[str]):
     """Hands the connection to the listener."""
 
-    def __init__(self, feed: Feed, parts: Parts, listener: Listener) -> None:
+    def __init__(self, connection: "_Connection") -> None:
         super().__init__("", media_type="text/event-stream")
-        self._connection = _Connection(feed, parts, listener)
+        self._connection = connection
 
     def to_asgi_response(self, app: Any, request: Request[Any, Any, Any], **_: Any) -> ASGIResponse:
         return self._connection
@@ -72,72 +94,80 @@ class _EventStream(Response[str]):
 class _Connection(ASGIResponse):
     """Lives as long as the connection: until the client goes, its token expires, its session ends, the process stops, or it is too slow."""
 
-    def __init__(self, feed: Feed, parts: Parts, listener: Listener) -> None:
+    def __init__(self, feed: Feed, parts: Parts, who: Who, queue: Queue, listener: Listener) -> None:
         super().__init__(media_type="text/event-stream")
         self._feed = feed
         self._parts = parts
+        self._who = who
+        self._queue = queue
         self._listener = listener
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        writer = asyncio.create_task(self._write(send))
-        tasks = [writer, asyncio.create_task(_gone(receive)), asyncio.create_task(self._listener.ended.wait())]
+        writer, reader = asyncio.create_task(self._write(send)), asyncio.create_task(self._catch_up())
+        ending = [writer, asyncio.create_task(_gone(receive)), asyncio.create_task(self._queue.ended.wait())]
         subscribers = self._parts.http.subscribers("sse")
         subscribers.inc()
+        no_end = self._parts.ledger.revocations.on_end(
+            self._who.tenant_id,
+            self._who.session_id,
+            lambda suspended: self._queue.end(SUSPENDED if suspended else REVOKED),
+        )
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            if self._listener.ended.is_set():
+            await asyncio.wait(ending, return_when=asyncio.FIRST_COMPLETED)
+            if self._queue.ended.is_set():
                 await asyncio.wait([writer], timeout=LAST_WORDS_S)
         finally:
             subscribers.dec()
+            no_end()
             self._feed.leave(self._listener)
-            self._listener.end()  # the writer looks for it: a cancellation can be lost in a pool that just gave a connection
-            for task in tasks:
+            self._queue.end()  # both tasks look for it: a cancellation can be lost in a pool that just gave a connection
+            for task in (*ending, reader):
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            if not writer.cancelled() and (error := writer.exception()) is not None:
-                _log.error("A listener's stream broke", exc_info=error)
+            await asyncio.gather(*ending, reader, return_exceptions=True)
+            for task in (writer, reader):
+                if not task.cancelled() and (error := task.exception()) is not None:
+                    _log.error("A listener's stream broke", exc_info=error)
+
+    async def _catch_up(self) -> None:
+        if self._listener.live:
+            return
+        try:
+            await self._feed.catch_up(self._listener)
+        except (psycopg.Error, positions.ViewBehind, positions.TooManyWaiters) as error:
+            _log.warning("A listener's stream ends, it will come back: %s", error)
+            self._queue.end()
+        else:
+            self._queue.put(self._mark())
 
     async def _write(self, send: Send) -> None:
-        listener = self._listener
+        begin = b"retry: %d\n%b" % (RETRY_MS, self._mark())  # now: from the next step on something may be queued
         headers = [
             (b"content-type", b"text/event-stream; charset=utf-8"),
             (b"cache-control", b"no-store"),
             (b"x-accel-buffering", b"no"),  # a proxy that buffers would hold the messages back
         ]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await _send(send, b"retry: %d\n%b" % (RETRY_MS, self._mark(listener.after)))
-        try:
-            async with contextlib.aclosing(self._feed.missed(listener)) as missed:
-                async for chunk in missed:
-                    await _send(send, chunk)
-            await self._write_live(send)
-        except (psycopg.Error, positions.ViewBehind, positions.TooManyWaiters) as error:
-            _log.warning("A listener's stream ends, it will come back: %s", error)
-        if listener.reason is not None:
-            await _send(send, messages.ended(listener.reason))
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-    async def _write_live(self, send: Send) -> None:
-        listener = self._listener
-        if listener.joined > listener.after:
-            await _send(send, self._mark(listener.joined))
-        while not listener.ended.is_set():
-            expires_in_s = listener.who.expires_at - time.time()
+        await _send(send, begin)
+        while not self._queue.ended.is_set():
+            expires_in_s = self._who.expires_at - time.time()
             if expires_in_s <= 0:
-                listener.end(EXPIRED)
-                return
-            if chunk := listener.take():
+                self._queue.end(EXPIRED)
+                break
+            if chunk := self._queue.take():
                 await _send(send, chunk)
                 continue
             try:
                 async with asyncio.timeout(min(KEEP_ALIVE_S, expires_in_s)):
-                    await listener.wake.wait()
+                    await self._queue.wake.wait()
             except TimeoutError:
-                # In one step of the event loop: `passed` may only be told when nothing before it is still queued.
-                await _send(send, listener.take() or self._mark(listener.passed))
+                # In one step of the event loop: the position may only be told when nothing before it is still queued.
+                await _send(send, self._queue.take() or self._mark())
+        if self._queue.reason is not None:
+            await _send(send, session_ended(self._queue.reason))
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    def _mark(self, position: int) -> bytes:
-        return messages.mark(self._parts.tokens.token(self._listener.who.tenant_id, position))
+    def _mark(self) -> bytes:
+        return mark(self._parts.tokens.token(self._who.tenant_id, self._listener.position))
 
 
 async def _send(send: Send, body: bytes) -> None:

@@ -1,143 +1,23 @@
-"""One tail a tenant, from its first listener to its last; the listeners' queues.
+"""All tails of this process, and joining them.
 
-No gap and no double: a listener joins at the tail's position p in one step of the event loop. What lies before p it is
-sent from the ledger, what the tail reads after p goes into its queue.
+No gap and no double: a listener goes live at the tail's position in one step of the event loop. What lies before it it is
+sent from the past.
 """
 
 import asyncio
-import logging
-from collections import deque
-from collections.abc import AsyncGenerator, Callable
-from contextlib import suppress
 from uuid import UUID
 
-import psycopg
-
 from api import errors
-from api.feed import messages
+from api.feed.lags import Lags
+from api.feed.past import Past
+from api.feed.tail import BYTES_AT_ONCE, Listener, Sink, Tail
+from api.feed.topics import ADMIN_PROJECTIONS
 from api.parts import Parts
-from api.rights import Who
-from projections import positions
 
-POLL_S = 1.0
-"""What no wake told is found after this."""
-RETRY_S = 0.5
-EVENTS_PER_READ = 500
 BEHIND_MAX = 10_000
 """Whoever is further behind is faster with the queries."""
-LISTENERS_MAX = 10_000
-QUEUED_MAX = 1_000
-QUEUED_BYTES_MAX = 1024 * 1024
-"""A client that is slower than this is let go, comes back and resumes; the others are not slowed."""
-CHUNK_BYTES_MAX = 64 * 1024
-REVOKED, SUSPENDED, EXPIRED = "session_revoked", "tenant_suspended", "token_expired"
-"""Why a stream ends for good, as its last event says."""
-
-_log = logging.getLogger(__name__)
-
-
-class Listener:
-    """One client. The tail fills it, the connection empties it; both in the event loop's thread."""
-
-    def __init__(self, who: Who, after: int, joined: int) -> None:
-        self.who = who
-        self.after = after  # what it has had
-        self.joined = joined  # the tail's position when it came
-        self.passed = max(after, joined)  # whatever is up to here was queued, or is not for it
-        self.ended = asyncio.Event()
-        self.reason: str | None = None  # why it has ended, where coming back as one is would be refused
-        self.wake = asyncio.Event()  # something is queued, or it has ended
-        self._queue: deque[bytes] = deque()
-        self._bytes = 0
-
-    def offer(self, message: messages.Message) -> None:
-        """Queue it, if it is for this listener. One whose queue is full is ended."""
-        if self.ended.is_set() or message.position <= self.after or not message.seen_by(self.who):
-            return
-        if len(self._queue) >= QUEUED_MAX or self._bytes + len(message.frame) > QUEUED_BYTES_MAX:
-            self.end()
-            return
-        self._queue.append(message.frame)
-        self._bytes += len(message.frame)
-        self.wake.set()
-
-    def take(self) -> bytes:
-        """What is queued, up to CHUNK_BYTES_MAX and a message; empty if nothing is."""
-        chunk = bytearray()
-        while self._queue and len(chunk) < CHUNK_BYTES_MAX:
-            chunk += self._queue.popleft()
-        self._bytes -= len(chunk)
-        if not self._queue and not self.ended.is_set():
-            self.wake.clear()
-        return bytes(chunk)
-
-    def end(self, reason: str | None = None) -> None:
-        """The connection is closed; the client comes back and resumes, but for a `reason`: then it is told that one."""
-        self.reason = self.reason or reason
-        self.ended.set()
-        self.wake.set()
-
-
-class _Tail:
-    """Reads a tenant's stream for all its listeners of this process."""
-
-    def __init__(self, parts: Parts, tenant_id: UUID) -> None:
-        self._parts = parts
-        self._tenant_id = tenant_id
-        self.position = 0  # everything up to here has been offered
-        self.users = 0  # listeners, and those that are about to be
-        self.listeners: set[Listener] = set()
-        self.wake = asyncio.Event()
-        self._closing = False
-        self._started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.task = asyncio.create_task(self._run(), name=f"feed-{tenant_id}")
-
-    async def started(self) -> None:
-        """Raises what psycopg raises, and TenantUnknown."""
-        await asyncio.shield(self._started)
-
-    def close(self) -> None:
-        """The task ends after what it is at."""
-        self._closing = True
-        self.wake.set()
-
-    async def _run(self) -> None:
-        try:
-            self.position = (await self._parts.ledger.head(self._tenant_id)).position
-        except Exception as error:  # noqa: BLE001  handed to whoever waits for the start
-            self._started.set_exception(error)
-            self._started.exception()  # if nobody waits any more, nobody has to hear of it
-            return
-        self._started.set_result(None)
-        while not self._closing:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(POLL_S):
-                    await self.wake.wait()
-            self.wake.clear()
-            try:
-                await self._advance()
-            except (psycopg.Error, positions.ViewBehind, positions.TooManyWaiters) as error:
-                _log.warning("The feed of tenant %s waits at %s: %s", self._tenant_id, self.position, error)
-                await asyncio.sleep(RETRY_S)
-                self.wake.set()  # to try again, not to wait for news
-            except Exception:  # noqa: BLE001  the edge of a supervised task
-                _log.exception("The feed of tenant %s failed at %s and is ended", self._tenant_id, self.position)
-                for listener in self.listeners:
-                    listener.end()
-                return
-
-    async def _advance(self) -> None:
-        while not self._closing:
-            entries = await self._parts.ledger.entries(self._tenant_id, self.position, EVENTS_PER_READ)
-            if not entries:
-                return
-            told = await messages.of(self._parts, self._tenant_id, entries)
-            # In one step of the event loop: whoever joins finds the position and the queues in accord.
-            self.position = entries[-1].position
-            for listener in self.listeners:
-                for message in told:
-                    listener.offer(message)
-                listener.passed = max(listener.passed, self.position)
+LISTENERS_MAX = 1_000_000
+"""Of one process: 10,000 connections with 100 topics each. Connections have limits of their own."""
 
 
 class Feed:
@@ -145,22 +25,25 @@ class Feed:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._tails: dict[UUID, _Tail] = {}
-        self._ends: dict[Listener, Callable[[], None]] = {}  # the subscriptions to the ends of their sessions
+        self._past = Past(parts)
+        self._lags = Lags(parts, self._all)
+        self._tails: dict[UUID, Tail] = {}
         self._ending: set[asyncio.Task[None]] = set()
         self._watch: asyncio.Task[None] | None = None
         self._unsubscribe = parts.waker.subscribe(self._moved)
-
-    @property
-    def listeners(self) -> int:
-        return sum(len(tail.listeners) for tail in self._tails.values())
+        self.listeners = 0
 
     @property
     def tails(self) -> int:
         return len(self._tails)
 
-    async def join(self, who: Who, after: int | None) -> Listener:
-        """A listener from now on, or from after a position. It MUST `leave`.
+    @property
+    def topics(self) -> int:
+        """Topics with somebody live on them."""
+        return sum(len(tail.index) for tail in self._tails.values())
+
+    async def join(self, tenant_id: UUID, topics: tuple[str, ...], sink: Sink, after: int | None) -> Listener:
+        """A listener from now on, or from after a position: then it is live only after `catch_up`. It MUST `leave`.
 
         Raises RequestRefused for a position beyond the end or too far back and past LISTENERS_MAX, and what psycopg
         raises.
@@ -169,46 +52,54 @@ class Feed:
             raise errors.RequestRefused(
                 errors.UNAVAILABLE, "This process takes no more listeners. Try again in a second."
             )
-        tail = self._tails.get(who.tenant_id)
+        tail = self._tails.get(tenant_id)
         if tail is None or tail.task.done():
-            tail = self._tails[who.tenant_id] = _Tail(self._parts, who.tenant_id)
+            tail = self._tails[tenant_id] = Tail(self._parts, tenant_id)
         tail.users += 1
         try:
             await tail.started()
             if after is not None:
-                await self._check(who.tenant_id, after, tail.position)
-            listener = Listener(who, tail.position if after is None else after, tail.position)
-            self._ends[listener] = self._parts.ledger.revocations.on_end(
-                who.tenant_id, who.session_id, lambda suspended: listener.end(SUSPENDED if suspended else REVOKED)
-            )
+                await self._check(tenant_id, after, tail.position)
+            listener = Listener(tail, topics, sink, tail.position if after is None else after)
             tail.listeners.add(listener)
+            self.listeners += 1
         except BaseException:
-            self._release(who.tenant_id, tail)
+            self._release(tail)
             raise
+        if listener.position == tail.position:
+            listener.go_live()
+        if ADMIN_PROJECTIONS in topics:
+            self._lags.look()
         if self._watch is None:
             self._watch = asyncio.create_task(self._end_when_stopping(), name="feed-stopping")
         return listener
 
     def leave(self, listener: Listener) -> None:
-        """The tenant's last one ends the tail."""
-        self._ends.pop(listener, lambda: None)()
-        tail = next((tail for tail in self._all() if listener in tail.listeners), None)
-        if tail is not None:
+        """The tenant's last one ends the tail. Again changes nothing."""
+        listener.end()
+        tail = listener.tail
+        if listener in tail.listeners:
             tail.listeners.remove(listener)
-            self._release(listener.who.tenant_id, tail)
+            self.listeners -= 1
+            self._release(tail)
 
-    async def missed(self, listener: Listener) -> AsyncGenerator[bytes, None]:
-        """What lies between what the listener has had and where it joined, as the ledger has it.
+    async def catch_up(self, listener: Listener) -> None:
+        """Deliver what it missed, as fast as it reads, until it is live. A listener that is live already is left alone.
 
         Raises ViewBehind, TooManyWaiters and what psycopg raises.
         """
-        position, tenant_id = listener.after, listener.who.tenant_id
-        while position < listener.joined and not listener.ended.is_set():
-            limit = min(EVENTS_PER_READ, listener.joined - position)
-            entries = await self._parts.ledger.entries(tenant_id, position, limit)
-            told = await messages.of(self._parts, tenant_id, entries)
-            yield b"".join([message.frame for message in told if message.seen_by(listener.who)])
-            position = entries[-1].position
+        tail = listener.tail
+        if listener.ended or listener.live:
+            return
+        while not listener.ended and listener.position != tail.position:
+            if listener.position > tail.position:  # it comes from a process whose tail is ahead of this one's
+                if tail.ended:
+                    return
+                await tail.advanced()
+            else:
+                await self._deliver_stretch(listener)
+        if not listener.ended:
+            listener.go_live()
 
     async def close(self) -> None:
         """Ends all listeners and tails."""
@@ -216,22 +107,42 @@ class Feed:
         self._unsubscribe = lambda: None
         if self._watch is not None:
             self._watch.cancel()
+        self._end_all()
         for tail in self._all():
-            for listener in tail.listeners:
-                listener.end()
             tail.close()
         tasks = [*self._ending, *(tail.task for tail in self._tails.values()), *([self._watch] if self._watch else [])]
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._past.close()
+        await self._lags.close()
 
-    def _all(self) -> list[_Tail]:
+    async def _deliver_stretch(self, listener: Listener) -> None:
+        stretch = await self._past.after(listener.tail.tenant_id, listener.position, listener.tail.position)
+        sink, wanted, size = listener.sink, frozenset(listener.topics), 0
+        for message in stretch.messages:
+            if listener.ended:
+                return
+            topic = next((each for each in message.topics if each in wanted), None)
+            if topic is None or message.position <= listener.position:
+                continue
+            frame = message.frame(sink.encode, topic)
+            sink.deliver(frame)
+            listener.passed(message.position)
+            size += len(frame.data)
+            if size >= BYTES_AT_ONCE:
+                size = 0
+                await sink.drained()
+        listener.passed(stretch.end)
+        await sink.drained()
+
+    def _all(self) -> list[Tail]:
         return list(self._tails.values())
 
-    def _release(self, tenant_id: UUID, tail: _Tail) -> None:
+    def _release(self, tail: Tail) -> None:
         tail.users -= 1
         if tail.users == 0:
             tail.close()
-            if self._tails.get(tenant_id) is tail:
-                del self._tails[tenant_id]
+            if self._tails.get(tail.tenant_id) is tail:
+                del self._tails[tail.tenant_id]
             self._ending.add(tail.task)
             tail.task.add_done_callback(self._ending.discard)
 
@@ -254,6 +165,9 @@ class Feed:
 
     async def _end_when_stopping(self) -> None:
         await self._parts.stopping.wait()
+        self._end_all()
+
+    def _end_all(self) -> None:
         for tail in self._all():
-            for listener in tail.listeners:
-                listener.end()
+            for listener in tuple(tail.listeners):
+                listener.sink.end()

@@ -1,19 +1,20 @@
-"""From stored events to messages: which event is told under which name, with which row, to whom.
+"""From stored events to messages: which event is told under which name, with which row, on which topics.
 
-A message's data is the row as the views have it by now: never older than the event, perhaps newer.
+A message's data is the row as the views have it by now: never older than the event, perhaps newer. Its `position` is the
+event's, so that whoever goes on after it misses nothing.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 from uuid import UUID
 
 import msgspec
 from eventsourcing.utils import get_topic
 
 from api import products, refunds
+from api.feed import topics
 from api.parts import Parts
-from api.rights import Who
-from api.transactions import resources, visibility
+from api.transactions import resources
 from domain.products import Product
 from domain.transactions import Refund, Transaction
 from ledger import read
@@ -31,16 +32,16 @@ class Slice(msgspec.Struct, frozen=True):
     view: str
     names: Mapping[str, str]  # by the event's topic
     rows: Callable[[reading.Connection, UUID, Sequence[UUID]], Awaitable[reading.Many[Any]]]
-    resource: Callable[[Any, str], msgspec.Struct]  # of a row and its position's token: HTTP's `data`
-    sees: Callable[[Who, Any], bool]
+    resource: Callable[[Any, str], msgspec.Struct]  # of a row and the event's position's token: HTTP's `data`
+    topics: Callable[[UUID, Any], tuple[str, ...]]  # of the tenant and a row
 
 
-def _members_see(who: Who, row: product_view.ProductRow) -> bool:
-    return who.may("products:read")
+def _to_members(tenant_id: UUID, row: product_view.ProductRow) -> tuple[str, ...]:
+    return topics.of_all_members(tenant_id)
 
 
-def _parties_see(who: Who, row: transaction_view.TransactionRow | refund_view.RefundRow) -> bool:
-    return visibility.sees(who, row.buyer_id, row.affiliate_id)
+def _to_parties(tenant_id: UUID, row: transaction_view.TransactionRow | refund_view.RefundRow) -> tuple[str, ...]:
+    return topics.of_parties(row.buyer_id, row.affiliate_id)
 
 
 SLICES = (
@@ -54,7 +55,7 @@ SLICES = (
         },
         product_view.by_ids,
         products.of_row,
-        _members_see,
+        _to_members,
     ),
     Slice(
         transaction_view.NAME,
@@ -64,29 +65,53 @@ SLICES = (
         },
         transaction_view.by_ids,
         resources.of_row,
-        _parties_see,
+        _to_parties,
     ),
     Slice(
         refund_view.NAME,
         {get_topic(Refund.Recorded): "refund_recorded"},
         refund_view.by_ids,
         refunds.of_row,
-        _parties_see,
+        _to_parties,
     ),
 )
 _BY_TOPIC = {topic: each for each in SLICES for topic in each.names}
 
 
-class Message(msgspec.Struct, frozen=True):
-    """One event, ready to be sent to all who see its row."""
+NOWHERE = 0
+"""The position of a message that is of no event: nobody can go on after it."""
+
+
+class Frame(NamedTuple):
+    """A message as one encoding writes it. Shared by all who get it."""
 
     position: int
-    frame: bytes
-    slice: Slice
-    row: Any
+    data: bytes
 
-    def seen_by(self, who: Who) -> bool:
-        return self.slice.sees(who, self.row)
+
+Encoding: TypeAlias = "Callable[[Message, str], Frame]"
+"""Of a message and the topic on which it is told."""
+
+
+class Message:
+    """One event, ready to be told on its topics. Touched by the event loop's thread only."""
+
+    __slots__ = ("_frames", "data", "name", "position", "token", "topics")
+
+    def __init__(self, position: int, token: str, name: str, topics: tuple[str, ...], data: bytes) -> None:
+        self.position = position
+        self.token = token  # the position as outsiders see it
+        self.name = name
+        self.topics = topics
+        self.data = data  # JSON, an object
+        self._frames: dict[tuple[Encoding, str], Frame] = {}
+
+    def frame(self, encode: Encoding, topic: str) -> Frame:
+        """Encoded at the first asking."""
+        found = self._frames.get((encode, topic))
+        if found is None:
+            found = self._frames[encode, topic] = encode(self, topic)
+        return found
 
 
 async def of(parts: Parts, tenant_id: UUID, entries: Sequence[read.Entry]) -> list[Message]:
@@ -106,46 +131,14 @@ async def of(parts: Parts, tenant_id: UUID, entries: Sequence[read.Entry]) -> li
                 ids = list({entry.originator_id for entry, of_entry in told if of_entry is each})
                 found = await each.rows(connection, tenant_id, ids)
                 rows |= {(view, row.id): row for row in found.rows}
-    return _encoded(parts, tenant_id, told, rows)
-
-
-def _encoded(
-    parts: Parts,
-    tenant_id: UUID,
-    told: Sequence[tuple[read.Entry, Slice]],
-    rows: Mapping[tuple[str, UUID], Any],
-) -> list[Message]:
-    token = parts.tokens.token
-    data = {
-        (view, id): _ENCODER.encode(_of_view(view).resource(row, token(tenant_id, row.position)))
-        for (view, id), row in rows.items()
-    }
     return [
-        Message(
-            entry.position,
-            frame(token(tenant_id, entry.position), each.names[entry.topic], data[each.view, entry.originator_id]),
-            each,
-            rows[each.view, entry.originator_id],
-        )
+        _message(tenant_id, entry, each, rows[each.view, entry.originator_id], parts.tokens.token)
         for entry, each in told
         if (each.view, entry.originator_id) in rows  # not of an event that its view has parked
     ]
 
 
-def _of_view(view: str) -> Slice:
-    return next(each for each in SLICES if each.view == view)
-
-
-def frame(id: str, name: str, data: bytes) -> bytes:
-    """A message of an event stream; JSON has no line breaks."""
-    return b"id: %b\nevent: %b\ndata: %b\n\n" % (id.encode(), name.encode(), data)
-
-
-def ended(reason: str) -> bytes:
-    """The last message of a stream. Without an id: it is no place to resume from."""
-    return b"event: session_ended\ndata: %b\n\n" % _ENCODER.encode({"reason": reason})
-
-
-def mark(id: str) -> bytes:
-    """No message, but where to go on: keeps the connection alive, and a listener who sees little moves on."""
-    return b"id: %b\n\n" % id.encode()
+def _message(tenant_id: UUID, entry: read.Entry, of: Slice, row: Any, token: Callable[[UUID, int], str]) -> Message:
+    position = token(tenant_id, entry.position)
+    data = _ENCODER.encode(of.resource(row, position))
+    return Message(entry.position, position, of.names[entry.topic], of.topics(tenant_id, row), data)

@@ -17,6 +17,7 @@ from litestar import Litestar
 
 from api import roles, tokens
 from api.parts import Parts
+from api.socket import wire
 from commands import accounts as account_commands
 from commands import invitations as invitation_commands
 from commands import products as product_commands
@@ -197,7 +198,7 @@ class Served:
 @contextlib.asynccontextmanager
 async def listening(app: Litestar, parts: Parts) -> AsyncIterator[str]:
     """A uvicorn server on a free port, in this event loop, stopped as `bitnexus serve` stops it. Gives its address."""
-    config = uvicorn.Config(app, lifespan="on", ws="none", log_config=None, timeout_graceful_shutdown=10)
+    config = uvicorn.Config(app, lifespan="on", log_config=None, timeout_graceful_shutdown=10, **wire.OPTIONS)
     server = uvicorn.Server(config)
     server.capture_signals = contextlib.nullcontext  # type: ignore[assignment,method-assign]  # pytest's signals stay pytest's
     with socket.create_server(("127.0.0.1", 0)) as listener:

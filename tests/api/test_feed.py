@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 from collections.abc import AsyncIterator
+from typing import Any
 
 import psycopg
 import pytest
@@ -10,9 +11,8 @@ import pytest_asyncio
 
 from api import tokens
 from api.app import create_app
-from api.feed import controller, feed, messages
+from api.feed import controller, feed, past, queue, tail
 from api.parts import Parts
-from ledger import ids
 from tests.api import house
 from tests.api.house import PATIENCE_S, House, Person, Served, listening
 from tests.api.streams import Event, stream
@@ -77,17 +77,63 @@ async def test_who_resumes_sees_no_more_than_who_stayed(served: Served, address:
     assert [event.data["id"] for event in told] == [str(mug.id), str(brought.id)]
 
 
-def test_what_a_listener_has_had_is_not_offered_to_it_again() -> None:
-    """It may come from a process whose tail was ahead of this one's."""
-    who = house.access_tokens().verify(
-        house.access_tokens().issue(
-            tenant_id=ids.new_id(), account_id=ids.new_id(), role="user", session_id=ids.new_id()
-        )
-    )
-    listener = feed.Listener(who, after=7, joined=5)
-    for position in (6, 7, 8):
-        listener.offer(messages.Message(position, b"%d" % position, messages.SLICES[0], None))
-    assert (listener.take(), listener.passed) == (b"8", 7)
+async def test_who_comes_from_a_process_that_was_ahead_hears_nothing_again(served: Served, a: House) -> None:
+    """A process whose tail is behind must not tell again what the client had from another one."""
+    live: feed.Feed = served.app.state.feed
+    first = await live.join(a.id, (f"tenant:{a.id}",), queue.Queue(controller.encode, 0), None)
+    first.tail.position -= 2  # as if it had not read the last two yet
+    await a.lists("MUG")
+    sink = queue.Queue(controller.encode, 0)
+    at = (await a.ledger.head(a.id)).position
+    listener = await live.join(a.id, (f"tenant:{a.id}",), sink, at)
+    assert not listener.live
+    first.tail.wake.set()
+    async with asyncio.timeout(PATIENCE_S):
+        await live.catch_up(listener)
+    await a.lists("CUP")
+    async with asyncio.timeout(PATIENCE_S):
+        await sink.wake.wait()
+    told = sink.take()
+    assert (told.count(b"event: "), b'"CUP"' in told, listener.live) == (1, True, True)
+    for each in (first, listener):
+        live.leave(each)
+
+
+async def test_a_message_on_two_topics_of_a_listener_comes_once(served: Served, a: House) -> None:
+    live: feed.Feed = served.app.state.feed
+    sink = queue.Queue(controller.encode, 0)
+    listener = await live.join(a.id, (f"tenant:{a.id}", "admin:events"), sink, None)
+    await a.lists("MUG")
+    async with asyncio.timeout(PATIENCE_S):
+        await sink.wake.wait()
+    assert sink.take().count(b"event: ") == 1
+    live.leave(listener)
+    assert (live.listeners, live.topics, live.tails) == (0, 0, 0)
+
+
+async def test_a_thousand_that_come_back_read_the_past_once(
+    served: Served, a: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a restart all come back within a second, each from where it was."""
+    begin = (await a.ledger.head(a.id)).position
+    await lists_many(a, 8, "x")
+    live: feed.Feed = served.app.state.feed
+    reads = []
+    entries = served.parts.ledger.entries
+
+    async def counted(*arguments: Any) -> Any:
+        reads.append(arguments)
+        return await entries(*arguments)
+
+    monkeypatch.setattr(served.parts.ledger, "entries", counted)
+    stayed = await live.join(a.id, (f"tenant:{a.id}",), queue.Queue(controller.encode, 0), None)
+    sinks = [queue.Queue(controller.encode, 0) for _ in range(50)]
+    listeners = [await live.join(a.id, (f"tenant:{a.id}",), sink, begin + n % 8) for n, sink in enumerate(sinks)]
+    await asyncio.gather(*map(live.catch_up, listeners))
+    assert [sink.take().count(b"event: ") for sink in sinks] == [8 - n % 8 for n in range(50)]
+    assert len([each for each in reads if each[1] < begin + 8]) == 1
+    for each in (stayed, *listeners):
+        live.leave(each)
 
 
 async def test_changes_of_products_have_their_names(served: Served, address: str, a: House) -> None:
@@ -110,7 +156,8 @@ async def test_who_resumes_while_much_happens_misses_and_doubles_nothing(
     served: Served, address: str, a: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The seam between what the ledger gives and what is live, tried at many moments."""
-    monkeypatch.setattr(feed, "EVENTS_PER_READ", 3)
+    monkeypatch.setattr(tail, "EVENTS_PER_READ", 3)
+    monkeypatch.setattr(past, "STRETCH", 3)
     begin = (await a.ledger.head(a.id)).position
     await lists_many(a, 10, "before")
     writing = asyncio.create_task(lists_many(a, 60, "during"))
@@ -260,10 +307,10 @@ def feed_tasks() -> list[str]:
 async def test_a_client_that_does_not_read_is_let_go_and_the_others_are_not(
     served: Served, a: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feed, "QUEUED_MAX", 3)
+    monkeypatch.setattr(queue, "QUEUED_MAX", 3)
     live: feed.Feed = served.app.state.feed
-    access = house.access_tokens()
-    slow, quick = [await live.join(access.verify(person.token), None) for person in (a.user, a.admin)]
+    slow, quick = queue.Queue(controller.encode, 0), queue.Queue(controller.encode, 0)
+    listeners = [await live.join(a.id, (f"tenant:{a.id}",), each, None) for each in (slow, quick)]
     for n in range(5):
         await a.lists(f"S{n}")
         async with asyncio.timeout(PATIENCE_S):
@@ -271,7 +318,7 @@ async def test_a_client_that_does_not_read_is_let_go_and_the_others_are_not(
         assert quick.take()
     assert (slow.ended.is_set(), quick.ended.is_set()) == (True, False)
     assert slow.take().count(b"event: ") == 3
-    for listener in (slow, quick):
+    for listener in listeners:
         live.leave(listener)
     assert live.tails == 0
 
@@ -281,7 +328,7 @@ async def test_a_stream_does_not_hold_up_a_database_that_comes_back(
 ) -> None:
     """A tail whose read fails goes on from where it was."""
 
-    monkeypatch.setattr(feed, "RETRY_S", 0.01)
+    monkeypatch.setattr(tail, "RETRY_S", 0.01)
     entries, failures = served.parts.ledger.entries, 2
 
     async def flaky(*arguments: object) -> object:

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import msgspec
 import psycopg
+import pytest
 import pytest_asyncio
 from psycopg import AsyncConnection
 
@@ -200,3 +201,27 @@ def test_a_full_notification_fits_in_a_payload() -> None:
     """PostgreSQL refuses 8,000 bytes and more, and the sender would end."""
     moves = [(ids.new_id(), 2**63 - 1)] * waker.TENANTS_PER_NOTIFY_MAX
     assert len(msgspec.json.encode(["0" * 16, moves])) < 8_000
+
+
+async def test_what_a_process_says_the_others_hear_in_order(database: Database, here: Waker, there: Waker) -> None:
+    await listening(database)
+    near: list[str] = []
+    far: list[str] = []
+    heard = asyncio.Event()
+
+    def hear(text: str) -> None:
+        far.append(text)
+        heard.set()
+
+    here.hear(near.append)
+    forget = there.hear(hear)
+    for text in ("one", "zwölf 'und' \\", "three"):
+        here.say(text)
+    async with asyncio.timeout(20):
+        while len(far) < 3:
+            await heard.wait()
+            heard.clear()
+    assert (far, near) == (["one", "zwölf 'und' \\", "three"], [])
+    forget()
+    with pytest.raises(ValueError, match="Say it in parts"):
+        here.say("é" * 4_000)

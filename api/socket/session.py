@@ -1,0 +1,138 @@
+"""A session of long polling: what a WebSocket is to other clients. It lives in one process."""
+
+import asyncio
+import base64
+import secrets
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from api.socket.client import Client
+from api.socket.protocol import frames
+from api.socket.wire import WAITING_BYTES_MAX, WAITING_FRAMES_MAX
+
+POLL_S = 10.0
+"""How long a poll waits for something to tell. Clients wait 20 s."""
+HANDLE_S = 10.0
+"""How long a request waits for its frames to be handled."""
+SILENT_S = 30.0
+"""Without a poll the client is gone."""
+ROOM_BYTES = 64 * 1024
+
+
+class Told(NamedTuple):
+    """What a poll or a sending is answered. `status` 410: there is no such session (any more)."""
+
+    status: int
+    messages: Sequence[str] = ()
+
+
+DEAD = Told(410)
+
+
+class Session:
+    """The line of one client. Touched by the event loop's thread only."""
+
+    client: Client  # set by whoever makes both, once
+
+    def __init__(self, ended: Callable[["Session"], None]) -> None:
+        self.id = secrets.token_bytes(16)
+        self._ended = ended
+        self._waiting: list[str] = []
+        self._bytes = 0
+        self._wake = asyncio.Event()  # something waits, or the session has ended, or another poll took over
+        self._room = asyncio.Event()
+        self._room.set()
+        self._polls = 0
+        self._handling = asyncio.Lock()
+        self._dead = False
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(SILENT_S, self.end)
+
+    # As the client's line
+
+    @property
+    def silent_s(self) -> float:
+        """Its own timer ends it sooner than a connection's silence would."""
+        return 0.0
+
+    def tell(self, frame: frames.Frame) -> bool:
+        """A binary frame as base64: clients of long polling have no use for it."""
+        return self.write(frame.data if frame.is_text else base64.b64encode(frame.data))
+
+    def write(self, data: bytes) -> bool:
+        if self._dead:
+            return True
+        if len(self._waiting) >= WAITING_FRAMES_MAX or self._bytes + len(data) > WAITING_BYTES_MAX:
+            return False
+        self._waiting.append(data.decode())
+        self._bytes += len(data)
+        if self._bytes > ROOM_BYTES:
+            self._room.clear()
+        self._wake.set()
+        return True
+
+    def hang_up(self, code: int, reason: str) -> None:
+        self.end()
+
+    async def drained(self) -> None:
+        await self._room.wait()
+
+    # As requests see it
+
+    async def poll(self) -> Told:
+        """What waits, or what comes within POLL_S. A poll that is under way ends with nothing when another one comes."""
+        if self._dead:
+            return DEAD
+        self._timer.cancel()
+        self._polls += 1
+        mine = self._polls
+        if not self._waiting:
+            self._wake.set()  # to an older poll
+            self._wake = wake = asyncio.Event()
+            try:
+                async with asyncio.timeout(POLL_S):
+                    await wake.wait()
+            except TimeoutError:
+                pass
+            finally:
+                if mine == self._polls and not self._ended_meanwhile():
+                    self._timer = self._loop.call_later(SILENT_S, self.end)
+            if self._ended_meanwhile():
+                return DEAD
+            if mine != self._polls:
+                return Told(204)
+        else:
+            self._timer = self._loop.call_later(SILENT_S, self.end)
+        messages, self._waiting, self._bytes = self._waiting, [], 0
+        self._room.set()
+        return Told(200, messages) if messages else Told(204)
+
+    async def take(self, received: Sequence[str | bytes]) -> Told:
+        """Handles frames in order. 408 if it takes too long, or if a frame broke the protocol."""
+        if self._dead:
+            return DEAD
+        handling = asyncio.create_task(self._take(received), name="longpoll-handle")
+        done, _ = await asyncio.wait([handling], timeout=HANDLE_S)
+        if not done:
+            return Told(408)
+        handling.result()
+        return Told(408 if self._dead else 200)
+
+    async def _take(self, received: Sequence[str | bytes]) -> None:
+        async with self._handling:
+            for data in received:
+                if self._dead:
+                    return
+                await self.client.receive(data)
+
+    def _ended_meanwhile(self) -> bool:
+        return self._dead
+
+    def end(self) -> None:
+        """Again changes nothing."""
+        if not self._dead:
+            self._dead = True
+            self._timer.cancel()
+            self._wake.set()
+            self._room.set()
+            self._ended(self)
