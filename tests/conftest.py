@@ -28,10 +28,22 @@ from ledger.keys import MasterKey
 from ledger.store import Ledger
 from ledger.waker import Waker
 from migrations import runner
+from tests import logged
 from tests.world import MASTER, Database, World
 
 CHEAP_ARGON2 = argon2.Parameters(argon2.Type.ID, 19, 16, 32, time_cost=1, memory_cost=8, parallelism=1)
 """Tests of everything else must not spend their time on hashing."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_secret_is_logged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A password, a name or a token in the log is in every place where logs go, and no erasure reaches it there."""
+    logged.RUN = logged.Run(tmp_path_factory.mktemp("logged") / "lines.jsonl")
+    with pytest.MonkeyPatch.context() as patch:
+        logged.RUN.begin(patch)
+        yield
+    found = logged.RUN.end()
+    assert not found, f"{len(found)} lines of this run's log say too much:\n" + "\n".join(found[:20])
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests import logged
 from tests.world import Database
 
 MASTER_KEY = base64.b64encode(bytes(range(32))).decode()  # tests.world.MASTER
@@ -46,6 +47,8 @@ class CommandLine:
             timeout=TIMEOUT_S,
             check=False,
         )
+        if logged.RUN is not None:
+            logged.RUN.of_process(done.stderr)
         return Run(done.returncode, done.stdout, done.stderr)
 
     def good(self, *words: object) -> Any:

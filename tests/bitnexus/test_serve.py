@@ -17,6 +17,7 @@ import httpx
 import psycopg
 import pytest
 
+from tests import logged
 from tests.bitnexus import commandline
 from tests.bitnexus.commandline import CommandLine
 from tests.world import Database
@@ -43,6 +44,8 @@ class Served:
         """Exit code and standard error."""
         self.process.send_signal(number)
         _, said = self.process.communicate(timeout=WAIT_S_MAX)
+        if logged.RUN is not None:
+            logged.RUN.of_process(said)
         return self.process.returncode, said
 
 
@@ -55,6 +58,9 @@ def serving(bitnexus: CommandLine, *words: object, command: str = "serve") -> It
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
+            _, said = process.communicate(timeout=WAIT_S_MAX)
+            if logged.RUN is not None:
+                logged.RUN.of_process(said)
         process.communicate(timeout=WAIT_S_MAX)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tests import logged
 from tests.bitnexus.commandline import COMMAND, CommandLine
 
 START_S_MAX = 30.0
@@ -94,6 +95,8 @@ class Site:
         finally:
             process.kill()
             await asyncio.to_thread(process.communicate)
+        if logged.RUN is not None:
+            logged.RUN.of_process(self.log())
         return process.returncode
 
     def log(self) -> str:
