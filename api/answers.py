@@ -108,10 +108,12 @@ _DESCRIPTIONS = {
     409: "What is recorded forbids it, or it was changed meanwhile.",
     410: "Too far behind: fetch what the queries give and begin anew.",
     412: "It is no longer the version of If-Match.",
+    414: "The address is longer than 2 KiB, or its query than 8 KiB.",
     413: "The body is larger than 1 MiB, or an event would be larger than 64 KiB.",
     415: "The body is not application/json.",
     422: "A value breaks a rule.",
-    429: "Too often: try again after Retry-After seconds.",
+    429: "Too many requests: send it again after Retry-After seconds. The detail names the limit.",
+    431: "More than 100 headers, or more than 32 KiB of them.",
     500: "A bug. Nothing was kept.",
     503: "Not now: try again after Retry-After seconds.",
 }
@@ -134,7 +136,7 @@ class PublicOperation(Operation):
     position_shown: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        statuses = set(self.statuses)
+        statuses = {414, 429, 431, *self.statuses}
         if self.request_body is not None:
             statuses |= {413, 415, 422}
         if any(isinstance(each, Parameter) and each.param_in == "path" for each in self.parameters or ()):

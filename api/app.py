@@ -8,12 +8,13 @@ from litestar import Litestar, Router
 from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.handlers.base import BaseRouteHandler
-from litestar.types import Message, Receive, Scope, Send, WebSocketScope
+from litestar.types import Receive, Send, WebSocketScope
 
 from api import (
     api_keys,
     asked,
     bodies,
+    edge,
     errors,
     health,
     invitations,
@@ -78,12 +79,15 @@ def create_app(parts: Parts) -> Litestar:
     )
     listeners, sockets, sessions, presence = Feed(parts), Sockets(parts), Sessions(parts), Presence(parts)
     known = limits.TenantsKnown(parts.ledger, parts.pool)
+    parts.rates.requests_per_minute = known.requests_per_minute
 
     keys = api_keys.ApiKeys(parts.ledger, parts.pool, access_tokens.check_counts)
 
     def authenticate(authorization: str | None) -> rights.Who | Awaitable[rights.Who]:
         key = api_keys.key_of(authorization)
         return access_tokens.authenticate(authorization) if key is None else keys.authenticate(key)
+
+    in_flight: set[UUID] = set()  # ids of commands with an idempotency key, from their request to their answer
 
     async def provide_parts() -> Parts:
         return parts
@@ -127,7 +131,6 @@ def create_app(parts: Parts) -> Litestar:
             "sender": Provide(asked.sender),
             "reader": Provide(asked.reader),
         },
-        before_send=[_say_request_id],
         exception_handlers={Exception: errors.answer},
         logging_config=None,  # what fails unexpectedly is logged by `errors`, by the standard library
         on_shutdown=[sessions.close, sockets.close, presence.close, listeners.close, known.close],
@@ -149,18 +152,13 @@ def create_app(parts: Parts) -> Litestar:
                 "sessions": sessions,
                 "presence": presence,
                 "channels": Shared(parts, listeners, presence, known),
-                "in_flight": set[UUID](),  # ids of commands with an idempotency key, from their request to their answer
+                "in_flight": in_flight,
+                "rates": parts.rates,
             },
             deep_copy=False,
         ),
     )
     handlers = rights.declared(app).values()
     app.state["counted"].update(each for each in handlers if (rights.right_of(each) or "").startswith(COUNTED))
+    app.asgi_handler = edge.Edge(app.asgi_handler, parts, in_flight)
     return app
-
-
-async def _say_request_id(message: Message, scope: Scope) -> None:
-    if message["type"] == "http.response.start":
-        known_as = asked.request_id(scope)
-        asked.left(scope["state"], scope["litestar_app"].state["in_flight"])
-        message["headers"] = [*message["headers"], (b"x-request-id", known_as.encode())]

@@ -1,7 +1,6 @@
 """What a handler is given about the request: who asks, under which command id, and which position must be shown."""
 
 import hashlib
-import os
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
@@ -45,19 +44,13 @@ class HttpRequest(Request[Who, Any, State]):
         return int(said)
 
 
-REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}")
 POSITION_NUMBER = re.compile(r"[0-9]{1,18}")
 
 
 def request_id(scope: Scope) -> str:
-    """The caller's, if it is one that may stand in a log, else a new one. The scope's state keeps it: one id a request."""
-    state: dict[str, Any] = scope.setdefault("state", {})
-    known: str | None = state.get("request_id")
-    if known is None:
-        given = headers.first(scope, b"x-request-id")
-        known = given if given is not None and REQUEST_ID.fullmatch(given) else os.urandom(16).hex()
-        state["request_id"] = known
+    """As edge.py noted it."""
+    known: str = scope["state"]["request_id"]
     return known
 
 
@@ -79,7 +72,7 @@ async def _caller_of(request: HttpRequest, who: Who) -> Caller:
 
 
 def _enter(request: HttpRequest, command_id: UUID, key: str) -> None:
-    """From here to the answer a repeat in this process is refused; one in another process waits in the database.
+    """From here to the answer (edge.py) a repeat in this process is refused; one in another process waits in the database.
 
     Raises RequestRefused.
     """
@@ -91,13 +84,6 @@ def _enter(request: HttpRequest, command_id: UUID, key: str) -> None:
         raise errors.RequestRefused(errors.IN_FLIGHT, text)
     in_flight.add(command_id)
     request.scope["state"]["in_flight"] = command_id
-
-
-def left(scope_state: dict[str, Any], in_flight: set[UUID]) -> None:
-    """The request whose state it is gets its answer now."""
-    command_id: UUID | None = scope_state.pop("in_flight", None)
-    if command_id is not None:
-        in_flight.discard(command_id)
 
 
 def _caller(who: Who, command_id: UUID, fingerprint: bytes, known_as: str) -> Caller:

@@ -15,7 +15,7 @@ from litestar import Request, Response
 from litestar import exceptions as litestar_exceptions
 from litestar.params import ParameterKwarg
 
-from api import rights, tokens
+from api import rates, rights, tokens
 from commands import accounts as account_commands
 from commands import limits, passwords, privacy, service_accounts, sessions
 from commands.accounts import challenges, password, registering, second_factor
@@ -59,6 +59,9 @@ CHANGED = Kind(409, "changed-meanwhile", "It was changed meanwhile")
 IN_FLIGHT = Kind(409, "in-flight", "The same request is being done")
 REFETCH = Kind(410, "refetch", "The feed cannot go back that far")
 STALE = Kind(412, "stale-version", "It is no longer the version that you named")
+LIMITED_RATE = Kind(429, "rate-limited", "Too many requests")
+URI_TOO_LONG = Kind(414, "uri-too-long", "The address is too long")
+HEADERS_TOO_LARGE = Kind(431, "headers-too-large", "The headers are too many or too long")
 TOO_LARGE = Kind(413, "too-large", "The request is too large")
 MEDIA_TYPE_WRONG = Kind(415, "media-type", "The body must be JSON")
 INVALID = Kind(422, "invalid", "What was sent breaks a rule")
@@ -92,6 +95,7 @@ TABLE: dict[type[Exception], Kind] = {
     rights.Unauthenticated: UNAUTHENTICATED,
     rights.Forbidden: FORBIDDEN,
     tokens.RevocationsUnknown: UNAVAILABLE,
+    rates.RateLimited: LIMITED_RATE,
     ledger_errors.NotFound: NOT_FOUND,
     ledger_errors.TenantUnknown: NOT_FOUND,
     ledger_errors.VersionConflict: CHANGED,
@@ -155,6 +159,11 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
 def answer(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
     """What the caller is told. The application's handler of every exception."""
     kind, detail, fields, headers = _told(request, error)
+    if kind.status == 401 and "authorization" in request.headers:
+        try:
+            request.app.state["rates"].anonymous(request.scope)  # or tokens could be tried as often as one likes
+        except rates.RateLimited as limited:
+            kind, detail, fields, headers = _told(request, limited)
     if kind.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     elif kind.status == 503 or kind is IN_FLIGHT:
@@ -223,7 +232,7 @@ def _told(request: Request[Any, Any, Any], error: Exception) -> tuple[Kind, str,
         return found, _DATABASE_CANNOT, {}, {}
     if found is CHANGED and "if-match" in request.headers:
         found = STALE
-    return found, str(error), getattr(error, "fields", {}), {}
+    return found, str(error), getattr(error, "fields", {}), dict(getattr(error, "headers", {}))
 
 
 _DATABASE_CANNOT = (

@@ -69,6 +69,14 @@ class TenantsKnown:
         known = self.at_hand(tenant_id)
         return known if known is not None else await asyncio.shield(self._read_soon(tenant_id))
 
+    def requests_per_minute(self, tenant_id: UUID) -> int | None:
+        """The tenant's own limit; None: it has none, or nothing is known of the tenant yet."""
+        known = self.at_hand(tenant_id)
+        if known is None:
+            self._read_soon(tenant_id)
+            return None
+        return known.limits.requests_per_minute
+
     def check_events(self, tenant_id: UUID) -> Awaitable[None] | None:
         """Before a command that the limit counts: nothing to wait for, unless nothing is known yet.
 

@@ -10,9 +10,10 @@ from prometheus_client import CollectorRegistry
 
 from api import telemetry
 from api.kept import Kept
+from api.rates import Policies, Rates
 from commands.passwords import Passwords
 from commands.privacy import Noted
-from domain import accounts
+from domain import accounts, tenants
 from ledger.positions import Tokens
 from ledger.store import Ledger, Pool
 from ledger.token_keys import TokenKeys
@@ -25,6 +26,10 @@ from projections.travel import Travels
 
 def _unread() -> telemetry.Http:
     return telemetry.Http(CollectorRegistry())
+
+
+def _unlimited() -> Rates:
+    return Rates(Policies(), b"", tenants.PLATFORM_ID)
 
 
 async def _nothing() -> bytes:
@@ -60,6 +65,8 @@ class Parts:
     not_ready: Callable[[], Sequence[str]] = lambda: ()  # why this process should get no requests yet; empty: it may
     http: telemetry.Http = dataclasses.field(default_factory=_unread)
     scrape: Callable[[], Awaitable[bytes]] = _nothing  # all metrics, as Prometheus reads them
+    rates: Rates = dataclasses.field(default_factory=_unlimited)
+    cors_origins: frozenset[str] = frozenset()  # whose pages may use the API beside those of tenants' own hosts
     metrics_token: str | None = None  # what a scraper has to know; None: it has to be on this machine
     replica: Replica | None = None  # that queries read while it keeps up
     kept: Kept = dataclasses.field(default_factory=Kept)  # what was rendered of rows

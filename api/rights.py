@@ -45,20 +45,22 @@ class Who(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Guard:
-    """Lets pass who has the right, and leaves in the connection's scope who it is. Raises Unauthenticated, Forbidden."""
+    """Lets pass who has the right, and leaves in the connection's scope who it is. Raises Unauthenticated, Forbidden, RateLimited."""
 
     def __init__(self, right: str) -> None:
         self.right = right
 
     async def __call__(self, connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
         scope = connection.scope
-        authenticate: Callable[[str | None], Who | Awaitable[Who]] = scope["litestar_app"].state["authenticate"]
+        state = scope["litestar_app"].state
+        authenticate: Callable[[str | None], Who | Awaitable[Who]] = state["authenticate"]
         who = authenticate(headers.first(scope, b"authorization"))
         if not isinstance(who, Who):  # an API key that has to be looked up
             who = await who
         if self.right not in who.rights:
             raise Forbidden(f"Your role does not have this right: {self.right}. Ask an admin of your tenant.")
         scope["user"] = who
+        state["rates"].known(scope, who)
 
 
 def may(right: str) -> Callable[[ASGIConnection[Any, Any, Any, Any], BaseRouteHandler], Awaitable[None]]:

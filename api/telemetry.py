@@ -1,10 +1,6 @@
 """What answering requests tells of itself. docs/metrics.md says what each metric means."""
 
-from collections.abc import Callable
-from time import perf_counter
-
-from litestar.enums import ScopeType
-from litestar.types import ASGIApp, Message, Receive, Scope, Send
+from litestar.types import Scope
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -65,24 +61,3 @@ class Http:
         if method in METHODS:
             self._known[key] = found
         return found
-
-
-class Timed:
-    """An ASGI application around another one: observes each request at its answer's first byte, also one that never ends."""
-
-    def __init__(self, app: ASGIApp, observe: Callable[[Scope, int, float], None]) -> None:
-        self._app = app
-        self._observe = observe
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != ScopeType.HTTP:
-            await self._app(scope, receive, send)
-            return
-        begun = perf_counter()
-
-        async def timed(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                self._observe(scope, message["status"], perf_counter() - begun)
-            await send(message)
-
-        await self._app(scope, receive, timed)

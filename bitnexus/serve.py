@@ -12,17 +12,22 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 import uvicorn
 
+from api import rates
 from api.socket import wire
-from bitnexus import database, doing, erasures, expiry, process, stopping, web
+from bitnexus import database, doing, erasures, expiry, process, protocol, reconciling, stopping, web
 from bitnexus.counting import Slot
 from bitnexus.installation import Installation
 from bitnexus.listening import BACKLOG
 from bitnexus.settings import Settings
 from bitnexus.telemetry import Telemetry
 from commands import tenants
+from domain.tenants import PLATFORM_ID
 from projections import replica
 from projections.replica import Replica
 from reactions import outbox
+
+ADDRESSES = "keyed hash of addresses"
+"""What of the master key makes of an address, or of an account's name, what is kept of it."""
 
 
 class Server(uvicorn.Server):
@@ -85,18 +90,21 @@ async def _serve(
         await tenants.ensure_platform(parts.ledger)
         await erasures.apply(parts, erasures.of(settings))  # a restored backup may know whom it should not
         streams_end = asyncio.Event()
+        limits = rates.Rates(_policies(settings), base.master.derive(ADDRESSES), PLATFORM_ID)
         async with (
             expiry.running(parts.projector),
+            reconciling.running(limits, parts.projector),
             outbox.running(parts.projector, doing.doers(parts, settings)),
             telemetry.watching(parts),
             _replica(base, settings) as copy,
         ):
-            app = web.application(parts, settings, telemetry, streams_end, copy)
+            app = web.application(parts, settings, telemetry, limits, streams_end, copy)
             server = Server(_config(app, settings), streams_end, ready)
             stops(server.stop)
             gc.collect()
             gc.freeze()  # what start-up made stays for good: the collector need not walk it again and again
-            await server.serve([listener])
+            async with protocol.watching(server.server_state.connections):
+                await server.serve([listener])
 
 
 @contextlib.asynccontextmanager
@@ -115,11 +123,22 @@ async def _replica(base: Installation, settings: Settings) -> AsyncIterator[Repl
         yield made
 
 
+def _policies(settings: Settings) -> rates.Policies:
+    def policy(name: str, limit: tuple[int, int] | None) -> rates.Policy | None:
+        return None if limit is None else rates.Policy(name, limit[0], float(limit[1]))
+
+    return rates.Policies(
+        address=policy("address", settings.rate_address),
+        user=policy("user", settings.rate_user),
+        tenant=policy("tenant", settings.rate_tenant),
+    )
+
+
 def _config(app: object, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         app,  # type: ignore[arg-type]  # an ASGI application, of Litestar's types
         loop="uvloop",
-        http="httptools",
+        http=protocol.Http,
         lifespan="on",
         log_config=None,
         access_log=False,

@@ -1,5 +1,6 @@
 """What the process is told: environment variables and flags, read here and nowhere else, checked before anything starts."""
 
+import ipaddress
 import os
 import re
 from collections.abc import Mapping
@@ -33,6 +34,10 @@ SESSION_DAYS_MAX = 400
 """As long as browsers keep a cookie."""
 CLAIM_CHARACTERS_MAX = 200
 """A token has to stay below what is looked at of one (api/tokens.py)."""
+RATE_ADDRESS, RATE_USER, RATE_TENANT = "1200/60", "6000/60", "120000/60"
+"""Requests in so many seconds: a floor of people behind one address who are not logged in, the busiest program of one user, and what
+two cores answer, for a minute."""
+ORIGINS_MAX = 100
 
 METRICS_TOKEN_MIN = 22
 """Characters: 128 random bits in base64. It may be tried as often as one likes."""
@@ -88,6 +93,10 @@ class Settings:
     front_end: str | None = None  # whose pages the links in mails lead to
 
     cache_mib: int = CACHE_MIB  # of rendered resources, in each process; 0: none
+    rate_address: tuple[int, int] | None = None  # requests in so many seconds; None: as many as come
+    rate_user: tuple[int, int] | None = None
+    rate_tenant: tuple[int, int] | None = None
+    cors_origins: frozenset[str] = frozenset()  # whose pages may use the API beside those of tenants' own hosts
 
     @property
     def embedded(self) -> bool:
@@ -109,7 +118,6 @@ def read(environment: Mapping[str, str] | None = None, *, data_dir: Path | None 
         metrics_token=_metrics_token(found),
         log_level=_log_level(found),
         cache_mib=_cache_mib(found),
-        proxies_believed=found.get("FORWARDED_ALLOW_IPS", PROXIES_BELIEVED),
         hashing=_hashing(found),
         token_issuer=_claim(found, "BITNEXUS_TOKEN_ISSUER"),
         token_audience=_claim(found, "BITNEXUS_TOKEN_AUDIENCE"),
@@ -119,6 +127,11 @@ def read(environment: Mapping[str, str] | None = None, *, data_dir: Path | None 
         mail_server=_mail_server(found),
         mail_from=_mail_from(found),
         front_end=_front_end(found),
+        proxies_believed=_proxies_believed(found),
+        rate_address=_rate(found, "BITNEXUS_RATE_ADDRESS", RATE_ADDRESS),
+        rate_user=_rate(found, "BITNEXUS_RATE_USER", RATE_USER),
+        rate_tenant=_rate(found, "BITNEXUS_RATE_TENANT", RATE_TENANT),
+        cors_origins=_cors_origins(found),
     )
     if not settings.embedded and settings.master_key is None:
         raise SettingInvalid(
@@ -322,6 +335,52 @@ def _cache_mib(found: Mapping[str, str]) -> int:
             f"Give a number of MiB from 0 (no cache) to {CACHE_MIB_MAX}, or leave it unset",
         )
     return int(text)
+
+
+def _proxies_believed(found: Mapping[str, str]) -> str:
+    """A typing error here would believe nobody, or, with a star, everybody."""
+    name = "FORWARDED_ALLOW_IPS"
+    text = found.get(name, PROXIES_BELIEVED)
+    for each in text.split(","):
+        try:
+            ipaddress.ip_network(each.strip(), strict=False)
+        except ValueError:
+            raise SettingInvalid(
+                name,
+                "This is no address of a proxy, and nobody else's word about clients may be believed",
+                refusals.shown(each),
+                "Give addresses or networks, such as 10.0.0.5,10.1.0.0/16",
+            ) from None
+    return text
+
+
+def _rate(found: Mapping[str, str], name: str, otherwise: str) -> tuple[int, int] | None:
+    text = found.get(name, otherwise)
+    if text == "off":
+        return None
+    parts = re.fullmatch(r"([1-9][0-9]{0,8})/([1-9][0-9]{0,4})", text)
+    if parts is None:
+        raise SettingInvalid(
+            name,
+            "This is no limit of requests",
+            refusals.shown(text),
+            f"Give requests and seconds, such as {otherwise}, or off",
+        )
+    return int(parts[1]), int(parts[2])
+
+
+def _cors_origins(found: Mapping[str, str]) -> frozenset[str]:
+    name = "BITNEXUS_CORS_ORIGINS"
+    given = [each.strip() for each in found.get(name, "").split(",") if each.strip()]
+    for each in given:
+        if re.fullmatch(r"https?://[a-z0-9.-]{1,253}(:[0-9]{1,5})?", each) is None or len(given) > ORIGINS_MAX:
+            raise SettingInvalid(
+                name,
+                "This is no origin of pages, or there are too many",
+                refusals.shown(each),
+                f"Give at most {ORIGINS_MAX}, such as https://app.example.com,http://localhost:3000",
+            )
+    return frozenset(given)
 
 
 def _log_level(found: Mapping[str, str]) -> str:

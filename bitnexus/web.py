@@ -4,12 +4,12 @@ import asyncio
 from datetime import timedelta
 from importlib import metadata
 
-from litestar.types import ASGIApp
+from litestar import Litestar
 
 from api import app as api_app
-from api import telemetry as api_telemetry
 from api.kept import Kept
 from api.parts import Parts
+from api.rates import Rates
 from bitnexus import database, erasures
 from bitnexus.process import Process
 from bitnexus.settings import Settings
@@ -23,11 +23,16 @@ SESSION_KEY = "long poll session tokens"
 
 
 def application(
-    parts: Process, settings: Settings, telemetry: Telemetry, stopping: asyncio.Event, replica: Replica | None = None
-) -> ASGIApp:
+    parts: Process,
+    settings: Settings,
+    telemetry: Telemetry,
+    limits: Rates,
+    stopping: asyncio.Event,
+    replica: Replica | None = None,
+) -> Litestar:
     """`stopping` is set before the server waits for its connections."""
     master = parts.installation.master
-    app = api_app.create_app(
+    return api_app.create_app(
         Parts(
             ledger=parts.ledger,
             passwords=parts.passwords,
@@ -51,6 +56,8 @@ def application(
             stopping=stopping,
             http=telemetry.http,
             scrape=telemetry.scrape,
+            rates=limits,
+            cors_origins=settings.cors_origins,
             metrics_token=settings.metrics_token,
             session_key=master.derive(SESSION_KEY),
             socket_origins=settings.socket_origins,
@@ -58,4 +65,3 @@ def application(
             kept=Kept(settings.cache_mib * 1024 * 1024),
         )
     )
-    return api_telemetry.Timed(app, telemetry.http.observe)

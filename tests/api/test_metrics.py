@@ -47,8 +47,8 @@ async def asking(measured: Parts) -> AsyncIterator[Asking]:
     def ask(address: str = "127.0.0.1", metrics_token: str | None = None) -> httpx.AsyncClient:
         app = create_app(dataclasses.replace(measured, metrics_token=metrics_token))
         apps.append(app)
-        timed: Any = telemetry.Timed(app, measured.http.observe)
-        transport = httpx.ASGITransport(timed, client=(address, 40_000))
+        application: Any = app
+        transport = httpx.ASGITransport(application, client=(address, 40_000))
         clients.append(httpx.AsyncClient(transport=transport, base_url="http://api.test"))
         return clients[-1]
 
@@ -124,12 +124,11 @@ async def test_a_feed_is_a_subscriber_while_it_lasts_and_no_slow_request(
 ) -> None:
     """Its hours as a request's duration would hide every slow request."""
     app = create_app(measured)
-    timed: Any = telemetry.Timed(app, measured.http.observe)
 
     def subscribers() -> float | None:
         return registry.get_sample_value("bitnexus_feed_subscribers", {"kind": "sse"})
 
-    async with house.listening(timed, measured) as url, httpx.AsyncClient(base_url=url, trust_env=False) as client:
+    async with house.listening(app, measured) as url, httpx.AsyncClient(base_url=url, trust_env=False) as client:
         async with client.stream("GET", "/api/v1/feed", headers=a.user.headers) as answer:
             assert (answer.status_code, subscribers()) == (200, 1)
             await asyncio.sleep(0.3)

@@ -1,0 +1,96 @@
+"""CORS: which pages of other origins may use the API. Those of a tenant's own host names may, with that tenant's tokens; and those
+that the installation names, with anybody's."""
+
+import time
+from collections import OrderedDict
+from typing import NamedTuple
+from uuid import UUID
+
+import psycopg
+import psycopg_pool
+
+from domain import tenants
+from ledger.store import Ledger
+
+HOST = "host"
+"""The kind of reservation, of the platform's, that makes a host name one tenant's; its owner is the tenant."""
+REMEMBERED_S = 30.0
+REMEMBERED_MAX = 10_000
+ORIGIN_BYTES_MAX = 300
+"""A host name has 253 at the most."""
+MAX_AGE_S = 7_200
+"""How long a browser remembers the answer to a preflight; longer they do not."""
+
+_ALLOWED_HEADERS = b"Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, X-Position, Last-Event-ID"
+_EXPOSED_HEADERS = b"X-Position, ETag, Location, Retry-After, RateLimit"
+_METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE"
+_VARY = (b"vary", b"Origin")
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class Origin(NamedTuple):
+    """`tenant_id` None: anybody's tokens."""
+
+    allowed: bool
+    tenant_id: UUID | None
+
+
+_REFUSED = Origin(False, None)
+
+
+class Origins:
+    """One an application. Touched by the event loop's thread only."""
+
+    def __init__(self, ledger: Ledger, always: frozenset[str]) -> None:
+        self._ledger = ledger
+        self._always = always
+        self._remembered: OrderedDict[bytes, tuple[float, Origin]] = OrderedDict()  # oldest first
+
+    async def of(self, given: bytes) -> Origin:
+        """Refused where the database does not say."""
+        known = self._remembered.get(given)
+        now = time.monotonic()
+        if known is not None and known[0] > now:
+            return known[1]
+        if len(given) > ORIGIN_BYTES_MAX or not given.isascii():
+            return _REFUSED
+        text = given.decode()
+        if text in self._always:
+            return Origin(True, None)
+        try:
+            found = await self._tenants(text)
+        except (psycopg.Error, psycopg_pool.PoolTimeout, psycopg_pool.PoolClosed):
+            return _REFUSED
+        self._remembered.pop(given, None)
+        self._remembered[given] = now + REMEMBERED_S, found
+        if len(self._remembered) > REMEMBERED_MAX:
+            self._remembered.popitem(last=False)
+        return found
+
+    async def _tenants(self, origin: str) -> Origin:
+        scheme, _, host = origin.partition("://")
+        if scheme != "https" or not host or not all(each.isalnum() or each in ".-" for each in host):
+            return _REFUSED
+        tenant_id = (await self._ledger.find(tenants.PLATFORM_ID, HOST, [host.lower()])).get(host.lower())
+        return _REFUSED if tenant_id is None else Origin(True, tenant_id)
+
+
+def preflight(given: bytes, origin: Origin) -> Headers:
+    """The answer's. Whatever was asked for, what is allowed is always the same."""
+    if not origin.allowed:
+        return [_VARY]
+    return [
+        (b"access-control-allow-origin", given),
+        (b"access-control-allow-methods", _METHODS),
+        (b"access-control-allow-headers", _ALLOWED_HEADERS),
+        (b"access-control-max-age", b"%d" % MAX_AGE_S),
+        _VARY,
+    ]
+
+
+def exposed(given: bytes, origin: Origin, tenant_id: UUID | None) -> Headers:
+    """Of an answer to a caller of this tenant, None: to nobody in particular."""
+    if not origin.allowed or (origin.tenant_id is not None and tenant_id not in (None, origin.tenant_id)):
+        return [_VARY]
+    return [(b"access-control-allow-origin", given), (b"access-control-expose-headers", _EXPOSED_HEADERS), _VARY]

@@ -1,0 +1,232 @@
+"""How many requests a caller may send: token buckets, of an address for who is not known, of a user and of its tenant for who is.
+
+A bucket holds `quota` tokens and is full again `window_s` after it was empty; a request takes one. Buckets are this process's;
+bitnexus/reconciling.py brings them into accord with those of other processes every RECONCILE_S. Until then a process takes
+at most its share of what was left, and a little that it need not report (UNREPORTED_S). So all processes together let pass at
+most limit × processes × 0.2 s more than one would: quota / window_s × processes × 0.2 requests. Without the database each process
+goes on with its own buckets. docs/security.md has the rule with an example.
+"""
+
+import hashlib
+import hmac
+import ipaddress
+from collections.abc import Callable, Iterable
+from time import monotonic
+from typing import Any, NamedTuple, cast
+from uuid import UUID
+
+from litestar.types import Scope
+
+from api.rights import Who
+
+RECONCILE_S = 0.2
+UNREPORTED_S = RECONCILE_S / 2
+"""A process keeps to itself what a caller may send in this time, and may take as much more than its share."""
+BUCKETS_MAX = 50_000
+"""Of each kind: 15 MB. Past it the oldest is forgotten, whose caller then begins with a full one."""
+TOKENS_SHARED_MIN = 1.0
+ADDRESS_BITS = 64
+"""Of an address of IPv6: what one customer has at the least."""
+
+
+class Policy(NamedTuple):
+    """`quota` requests at once, and as many in each `window_s` in the long run."""
+
+    name: str
+    quota: int
+    window_s: float
+
+    @property
+    def per_s(self) -> float:
+        return self.quota / self.window_s
+
+    @property
+    def header(self) -> str:
+        """As RateLimit-Policy says it (draft-ietf-httpapi-ratelimit-headers-10)."""
+        return f'"{self.name}";q={self.quota};w={self.window_s:.0f}'
+
+
+class Policies(NamedTuple):
+    """None: as many as come."""
+
+    address: Policy | None = None
+    user: Policy | None = None
+    tenant: Policy | None = None
+
+
+class RateLimited(Exception):
+    """Nothing was done. `headers` say when to come back."""
+
+    def __init__(self, limit: str, allows: str, retry_after_s: float, headers: dict[str, str] | None = None) -> None:
+        after = max(1, int(retry_after_s + 0.999))
+        super().__init__(f'The limit "{limit}" is reached: {allows}. Send the request again in {after} s.')
+        self.limit = limit
+        self.headers = {"Retry-After": str(after), **(headers or {})}
+
+
+class Bucket:
+    """Touched by the event loop's thread only."""
+
+    __slots__ = ("allowance", "at", "key", "per_s", "policy", "quota", "taken", "tenant_id", "tokens")
+
+    def __init__(self, policy: Policy, tenant_id: UUID, key: UUID, share: float, now: float) -> None:
+        self.policy = policy
+        self.tenant_id = tenant_id
+        self.key = key
+        self.quota = float(policy.quota)
+        self.per_s = policy.per_s
+        self.tokens = self.quota
+        self.at = now  # when there were so many
+        self.taken = 0  # since it was last reported
+        self.allowance = 0.0  # how many this process may take before it hears of the others
+        self.allow(share)
+
+    def take(self, now: float) -> bool:
+        """Whether there was one."""
+        tokens = self.tokens + (now - self.at) * self.per_s
+        self.at = now
+        if tokens > self.quota:
+            tokens = self.quota
+        if tokens < 1.0 or self.allowance < 1.0:
+            self.tokens = tokens
+            return False
+        self.tokens = tokens - 1.0
+        self.allowance -= 1.0
+        self.taken += 1
+        return True
+
+    def allow(self, share: float) -> None:
+        self.allowance = self.tokens * share + max(TOKENS_SHARED_MIN, self.per_s * UNREPORTED_S)
+
+    def corrected(self, debt_s: float, reported: int, share: float, now: float) -> None:
+        """Full in `debt_s`, all processes say, with the `reported` of ours. What was taken since comes on top."""
+        self.taken -= reported
+        self.tokens = self.quota - debt_s * self.per_s - self.taken
+        self.at = now
+        self.allow(share)
+
+    def is_full(self, now: float) -> bool:
+        return not self.taken and self.tokens + (now - self.at) * self.per_s >= self.quota
+
+    def empty_for_s(self) -> float:
+        return max((1.0 - self.tokens) / self.per_s, 0.0)
+
+
+class Rates:
+    """One a process. Touched by the event loop's thread only."""
+
+    def __init__(self, policies: Policies, secret: bytes, platform_id: UUID) -> None:
+        """`secret` makes of an address what is kept of it; 32 bytes, the same on every node."""
+        self.policies = policies
+        self.share = 1.0  # of what is left: one part in as many as there are processes
+        self.requests_per_minute: Callable[[UUID], int | None] = lambda tenant_id: None  # a tenant's own limit
+        self._secret = secret
+        self._platform_id = platform_id
+        self._addresses: dict[str, Bucket] = {}
+        self._users: dict[int, Bucket] = {}
+        self._tenants: dict[int, Bucket] = {}
+        self._moved: set[Bucket] = set()
+
+    def anonymous(self, scope: Scope) -> Bucket | None:
+        """Takes one of the address's. Raises RateLimited."""
+        policy = self.policies.address
+        if policy is None:
+            return None
+        client: Any = scope.get("client")
+        address = client[0] if client else ""
+        now = monotonic()
+        bucket = self._addresses.get(address)
+        if bucket is None:
+            bucket = self._of_address(address, policy, now)
+        self._take(bucket, now)
+        return bucket
+
+    def known(self, scope: Scope, who: Who) -> None:
+        """Takes one of the user's and one of the tenant's. Raises RateLimited."""
+        policies = self.policies
+        now = monotonic()
+        if policies.user is not None:
+            account = who.account_id.int
+            user = self._users.get(account)
+            if user is None:
+                user = self._add(self._users, account, policies.user, who.tenant_id, who.account_id, now)
+            self._take(user, now)
+            scope["state"]["rate"] = user
+        of_tenant = self.requests_per_minute(who.tenant_id)
+        policy = policies.tenant if of_tenant is None else Policy("tenant", of_tenant, 60.0)
+        if policy is not None:
+            if policy.quota == 0:
+                raise RateLimited("tenant", "no requests at all", policy.window_s)
+            tenant = self._tenants.get(who.tenant_id.int)
+            if tenant is None or tenant.policy != policy:
+                tenant = self._add(self._tenants, who.tenant_id.int, policy, who.tenant_id, who.tenant_id, now)
+            self._take(tenant, now)
+
+    def pending(self, limit: int) -> list[Bucket]:
+        """Those to be reported now, at most `limit`; the others wait until they have been used more."""
+        found: list[Bucket] = []
+        for bucket in self._moved:
+            if bucket.taken >= bucket.per_s * UNREPORTED_S or bucket.allowance < 1.0:
+                found.append(bucket)
+                if len(found) == limit:
+                    break
+        return found
+
+    def settle(self, buckets: Iterable[Bucket]) -> None:
+        """They have been reported."""
+        self._moved.difference_update(bucket for bucket in buckets if not bucket.taken)
+
+    def alone(self) -> None:
+        """The others cannot be heard: each process goes by what it knows itself."""
+        self.share = 1.0
+        for bucket in self._moved:
+            bucket.allow(self.share)
+
+    def forget_full(self) -> None:
+        """Those that are as if they had never been used."""
+        now = monotonic()
+        for buckets in cast(list[dict[object, Bucket]], [self._addresses, self._users, self._tenants]):
+            for key in [key for key, bucket in buckets.items() if bucket.is_full(now)]:
+                del buckets[key]
+
+    def hashed(self, text: str) -> UUID:
+        """What is kept of an address: nobody can tell it from that."""
+        return UUID(bytes=hmac.digest(self._secret, text.encode(errors="replace"), hashlib.sha256)[:16])
+
+    def _take(self, bucket: Bucket, now: float) -> None:
+        """Raises RateLimited."""
+        if not bucket.take(now):
+            policy = bucket.policy
+            headers = {"RateLimit": f'"{policy.name}";r=0;t={policy.window_s:.0f}', "RateLimit-Policy": policy.header}
+            allows = f"{policy.quota} requests in {policy.window_s:.0f} s"
+            raise RateLimited(policy.name, allows, bucket.empty_for_s(), headers)
+        if bucket.taken == 1:
+            self._moved.add(bucket)
+
+    def _of_address(self, address: str, policy: Policy, now: float) -> Bucket:
+        prefix = network(address)
+        bucket = self._addresses.get(prefix)
+        if bucket is None:
+            bucket = self._add(self._addresses, prefix, policy, self._platform_id, self.hashed(prefix), now)
+        return bucket
+
+    def _add(
+        self, buckets: dict[Any, Bucket], key: object, policy: Policy, tenant_id: UUID, id: UUID, now: float
+    ) -> Bucket:
+        if len(buckets) >= BUCKETS_MAX:
+            self._moved.discard(buckets.pop(next(iter(buckets))))
+        buckets[key] = bucket = Bucket(policy, tenant_id, id, self.share, now)
+        return bucket
+
+
+def network(address: str) -> str:
+    """Who has an address of IPv6 has all those that begin alike; one of IPv4 stands for itself."""
+    if ":" not in address:
+        return address
+    try:
+        found = ipaddress.IPv6Address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return str(ipaddress.IPv6Network((found, ADDRESS_BITS), strict=False))
