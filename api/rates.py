@@ -1,16 +1,19 @@
 """How many requests a caller may send: token buckets, of an address for who is not known, of a user and of its tenant for who is.
 
-A bucket holds `quota` tokens and is full again `window_s` after it was empty; a request takes one. Buckets are this process's;
-bitnexus/reconciling.py brings them into accord with those of other processes every RECONCILE_S. Until then a process takes
-at most its share of what was left, and a little that it need not report (UNREPORTED_S). So all processes together let pass at
-most limit × processes × 0.2 s more than one would: quota / window_s × processes × 0.2 requests. Without the database each process
-goes on with its own buckets. docs/security.md has the rule with an example.
+A bucket holds `quota` tokens and is full again `window_s` after it was empty; a request takes one. Every RECONCILE_S the processes
+bring their buckets into accord (bitnexus/reconciling.py): the database keeps the bucket, and a process that is not alone takes
+from it a lease, its share of what is left, which nobody else can spend. Too many pass only where a process has no lease yet,
+because it has not seen the caller lately: `Policy.unseen`, which is quota / window_s × 0.2 s, or FRESH if that is more. So all
+processes together let pass at most limit × processes × 0.2 s too many, or FRESH × processes. Without the database each process goes
+on with its own buckets. docs/security.md has the rule with an example.
 """
 
 import hashlib
 import hmac
 import ipaddress
 from collections.abc import Callable, Iterable
+from itertools import islice
+from math import inf
 from time import monotonic
 from typing import Any, NamedTuple, cast
 from uuid import UUID
@@ -20,11 +23,12 @@ from litestar.types import Scope
 from api.rights import Who
 
 RECONCILE_S = 0.2
-UNREPORTED_S = RECONCILE_S / 2
-"""A process keeps to itself what a caller may send in this time, and may take as much more than its share."""
+REPORTED_S = 1.0
+"""So late is told at the latest what was taken, and given back what was leased; earlier where half of it is gone."""
+FRESH = 50
+"""What a page sends when it is opened: refused to somebody who has a full bucket, it would be a fault of ours."""
 BUCKETS_MAX = 50_000
 """Of each kind: 15 MB. Past it the oldest is forgotten, whose caller then begins with a full one."""
-TOKENS_SHARED_MIN = 1.0
 ADDRESS_BITS = 64
 """Of an address of IPv6: what one customer has at the least."""
 
@@ -39,6 +43,10 @@ class Policy(NamedTuple):
     @property
     def per_s(self) -> float:
         return self.quota / self.window_s
+
+    def unseen(self, share: float) -> float:
+        """What a process that has no lease yet lets pass. `share` of 1: it is alone."""
+        return inf if share == 1.0 else max(1.0, min(self.quota * share, max(self.per_s * RECONCILE_S, FRESH)))
 
     @property
     def header(self) -> str:
@@ -67,7 +75,19 @@ class RateLimited(Exception):
 class Bucket:
     """Touched by the event loop's thread only."""
 
-    __slots__ = ("allowance", "at", "key", "per_s", "policy", "quota", "taken", "tenant_id", "tokens")
+    __slots__ = (
+        "allowed",
+        "at",
+        "key",
+        "lease",
+        "per_s",
+        "policy",
+        "quota",
+        "reported_at",
+        "taken",
+        "tenant_id",
+        "tokens",
+    )
 
     def __init__(self, policy: Policy, tenant_id: UUID, key: UUID, share: float, now: float) -> None:
         self.policy = policy
@@ -75,11 +95,11 @@ class Bucket:
         self.key = key
         self.quota = float(policy.quota)
         self.per_s = policy.per_s
-        self.tokens = self.quota
-        self.at = now  # when there were so many
+        self.tokens = self.quota  # at `at`, as far as is known here
+        self.at = self.reported_at = now
         self.taken = 0  # since it was last reported
-        self.allowance = 0.0  # how many this process may take before it hears of the others
-        self.allow(share)
+        self.lease = 0.0  # what the database has taken out for this process
+        self.allowed = policy.unseen(share)  # how many may be taken until the next report
 
     def take(self, now: float) -> bool:
         """Whether there was one."""
@@ -87,29 +107,30 @@ class Bucket:
         self.at = now
         if tokens > self.quota:
             tokens = self.quota
-        if tokens < 1.0 or self.allowance < 1.0:
+        if tokens < 1.0 or self.taken + 1 > self.allowed:
             self.tokens = tokens
             return False
         self.tokens = tokens - 1.0
-        self.allowance -= 1.0
         self.taken += 1
         return True
 
-    def allow(self, share: float) -> None:
-        self.allowance = self.tokens * share + max(TOKENS_SHARED_MIN, self.per_s * UNREPORTED_S)
+    def is_due(self, now: float) -> bool:
+        """To be reported. One that was not used gives its lease back."""
+        return self.taken * 2 >= min(self.allowed, self.quota / 10) or now - self.reported_at >= REPORTED_S
 
-    def corrected(self, debt_s: float, reported: int, share: float, now: float) -> None:
-        """Full in `debt_s`, all processes say, with the `reported` of ours. What was taken since comes on top."""
+    def corrected(self, debt_s: float, lease: float, reported: int, share: float, now: float) -> None:
+        """Full in `debt_s`, all processes say, with the `reported` of ours and the new `lease`. What was taken since comes on top."""
         self.taken -= reported
-        self.tokens = self.quota - debt_s * self.per_s - self.taken
-        self.at = now
-        self.allow(share)
+        self.tokens = self.quota - debt_s * self.per_s + lease - self.taken
+        self.at = self.reported_at = now
+        self.lease = lease
+        self.allowed = inf if share == 1.0 else lease
 
     def is_full(self, now: float) -> bool:
         return not self.taken and self.tokens + (now - self.at) * self.per_s >= self.quota
 
     def empty_for_s(self) -> float:
-        return max((1.0 - self.tokens) / self.per_s, 0.0)
+        return max((1.0 - self.tokens) / self.per_s, RECONCILE_S)
 
 
 class Rates:
@@ -163,24 +184,21 @@ class Rates:
             self._take(tenant, now)
 
     def pending(self, limit: int) -> list[Bucket]:
-        """Those to be reported now, at most `limit`; the others wait until they have been used more."""
-        found: list[Bucket] = []
-        for bucket in self._moved:
-            if bucket.taken >= bucket.per_s * UNREPORTED_S or bucket.allowance < 1.0:
-                found.append(bucket)
-                if len(found) == limit:
-                    break
-        return found
+        """Those to be reported now, at most `limit`."""
+        now = monotonic()
+        return list(islice((bucket for bucket in self._moved if bucket.is_due(now)), limit))
 
     def settle(self, buckets: Iterable[Bucket]) -> None:
         """They have been reported."""
-        self._moved.difference_update(bucket for bucket in buckets if not bucket.taken)
+        self._moved.difference_update(bucket for bucket in buckets if not bucket.taken and not bucket.lease)
 
-    def alone(self) -> None:
-        """The others cannot be heard: each process goes by what it knows itself."""
-        self.share = 1.0
-        for bucket in self._moved:
-            bucket.allow(self.share)
+    def shared(self, share: float) -> None:
+        """There are so many processes now. Whoever has no lease is as if it had not been seen."""
+        if share != self.share:
+            self.share = share
+            for buckets in (self._addresses, self._users, self._tenants):
+                for bucket in buckets.values():
+                    bucket.allowed = inf if share == 1.0 else max(bucket.lease, bucket.policy.unseen(share))
 
     def forget_full(self) -> None:
         """Those that are as if they had never been used."""

@@ -106,7 +106,6 @@ def config(version: str) -> OpenAPIConfig:
             after_request=_missing,
             response_headers=[
                 ResponseHeader(name="Content-Security-Policy", value=CONTENT_SECURITY_POLICY),
-                ResponseHeader(name="X-Content-Type-Options", value="nosniff"),
             ],
         ),
     )

@@ -107,6 +107,7 @@ def served(folder: Path, workers: int) -> Iterator[str]:
     bitnexus = [sys.executable, "-m", "bitnexus"]
     where = ["--data-dir", str(folder / "data")]
     environment = {key: value for key, value in os.environ.items() if key != "DATABASE_URL"}
+    environment |= dict.fromkeys(("BITNEXUS_RATE_ADDRESS", "BITNEXUS_RATE_USER", "BITNEXUS_RATE_TENANT"), "off")
     port = free_port()
     serve = subprocess.Popen(
         [*bitnexus, "serve", *where, "--port", str(port), "--workers", str(workers)], env=environment

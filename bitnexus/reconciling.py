@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from time import monotonic
 from typing import LiteralString
-from uuid import UUID
 
 import psycopg
 import psycopg_pool
@@ -29,23 +28,9 @@ HEARTBEAT_S = 0.5
 SWEEP_S = 60.0
 ATTEMPTS_DAYS = 30
 
-# In order of the key, so that two processes never wait for each other in a circle. A debt is bounded to two windows.
 RECONCILE: LiteralString = """
-WITH put AS (
-    INSERT INTO edges.buckets AS b (tenant_id, limited, key, full_at)
-    SELECT x.tenant_id, x.limited, x.key, now() + make_interval(secs => x.taken_s)
-    FROM unnest(%(tenants)s::uuid[], %(limited)s::text[], %(keys)s::uuid[], %(taken_s)s::float8[]) AS x (tenant_id, limited, key, taken_s)
-    ORDER BY x.tenant_id, x.limited, x.key
-    ON CONFLICT (tenant_id, limited, key) DO UPDATE SET full_at = greatest(b.full_at, now()) + (excluded.full_at - now())
-    RETURNING b.tenant_id, b.limited, b.key, b.full_at
-), seen AS (
-    INSERT INTO edges.processes AS p (process_id, seen_at) VALUES (%(process)s, now())
-    ON CONFLICT (process_id) DO UPDATE SET seen_at = now()
-)
-SELECT p.tenant_id, p.limited, p.key, extract(epoch FROM p.full_at - now())::float8, o.others
-FROM (SELECT count(*) AS others FROM edges.processes
-      WHERE process_id <> %(process)s AND seen_at > now() - make_interval(secs => %(seen_s)s)) AS o
-LEFT JOIN put p ON true
+SELECT * FROM edges.reconcile(%(process)s, %(seen_s)s, %(tenants)s::uuid[], %(limited)s::text[], %(keys)s::uuid[],
+                              %(delta_s)s::float8[], %(quotas)s::float8[], %(per_s)s::float8[], %(holds)s::boolean[])
 """
 SWEEP: tuple[LiteralString, ...] = (
     "DELETE FROM edges.buckets WHERE full_at < now() - interval '1 minute'",
@@ -109,7 +94,7 @@ class Reconciler:
                 why = str(error).strip() or type(error).__name__
                 _log.warning("The database does not answer, limits are each process's own meanwhile: %s", why)
             self._is_away = True
-            self._rates.alone()
+            self._rates.shared(1.0)
         else:
             self._is_away = False
 
@@ -123,23 +108,25 @@ class Reconciler:
 
     async def _reconcile(self, buckets: Sequence[Bucket]) -> None:
         reported = {(each.tenant_id, each.policy.name, each.key): (each, each.taken) for each in buckets}
+        found = list(reported.values())
         parameters = {
             "process": self._process_id,
             "seen_s": SEEN_S,
             "tenants": [tenant_id for tenant_id, _, _ in reported],
             "limited": [limited for _, limited, _ in reported],
             "keys": [key for _, _, key in reported],
-            "taken_s": [taken / bucket.per_s for bucket, taken in reported.values()],
+            "delta_s": [(taken - bucket.lease) / bucket.per_s for bucket, taken in found],
+            "quotas": [bucket.quota for bucket, _ in found],
+            "per_s": [bucket.per_s for bucket, _ in found],
+            "holds": [taken > 0 for _, taken in found],
         }
         async with self._pool.connection() as connection:
-            rows = await (await connection.execute(RECONCILE, parameters, binary=True)).fetchall()
-        now = monotonic()
-        self._rates.share = 1 / (1 + rows[0][4])
-        for tenant_id, limited, key, debt_s, _ in rows:
-            found = reported.get(_key(tenant_id, limited, key))
-            if found is not None:
-                bucket, taken = found
-                bucket.corrected(debt_s, taken, self._rates.share, now)
+            (others, *_), *rows = await (await connection.execute(RECONCILE, parameters, binary=True)).fetchall()
+        now, share = monotonic(), 1 / (1 + others)
+        self._rates.shared(share)
+        for _, tenant_id, limited, key, debt_s, lease in rows:
+            bucket, taken = reported[tenant_id, limited, key]
+            bucket.corrected(debt_s, lease, taken, share, now)
         self._rates.settle(buckets)
 
     async def _sweep(self) -> None:
@@ -147,7 +134,3 @@ class Reconciler:
         async with self._pool.connection() as connection:
             for statement in SWEEP:
                 await connection.execute(statement, {"days": ATTEMPTS_DAYS})
-
-
-def _key(tenant_id: UUID, limited: str, key: UUID) -> tuple[UUID, str, UUID]:
-    return tenant_id, limited, key

@@ -19,6 +19,46 @@ CREATE UNLOGGED TABLE edges.processes (
     seen_at    timestamptz NOT NULL
 ) WITH (fillfactor = 50);
 
+-- For each bucket: what a process took more than its last lease (or less, if negative), and then its next lease, its share of what
+-- is left, if it holds on. In order of the key, so that two processes never wait for each other in a circle.
+CREATE FUNCTION edges.reconcile(
+    p_process uuid, p_seen_s float8, p_tenants uuid[], p_limited text[], p_keys uuid[],
+    p_delta_s float8[], p_quotas float8[], p_per_s float8[], p_holds boolean[]
+) RETURNS TABLE (o_others bigint, o_tenant_id uuid, o_limited text, o_key uuid, o_debt_s float8, o_lease float8)
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_others bigint;
+BEGIN
+    INSERT INTO edges.processes AS p (process_id, seen_at) VALUES (p_process, now())
+    ON CONFLICT (process_id) DO UPDATE SET seen_at = now();
+    SELECT count(*) INTO v_others FROM edges.processes
+    WHERE process_id <> p_process AND seen_at > now() - make_interval(secs => p_seen_s);
+    RETURN QUERY SELECT v_others, NULL::uuid, NULL::text, NULL::uuid, NULL::float8, NULL::float8;
+
+    INSERT INTO edges.buckets AS b (tenant_id, limited, key, full_at)
+    SELECT x.tenant_id, x.limited, x.key, now() + make_interval(secs => x.delta_s)
+    FROM unnest(p_tenants, p_limited, p_keys, p_delta_s) AS x (tenant_id, limited, key, delta_s)
+    ORDER BY x.tenant_id, x.limited, x.key
+    ON CONFLICT (tenant_id, limited, key) DO UPDATE
+    SET full_at = greatest(now(), greatest(b.full_at, now()) + (excluded.full_at - now()));
+
+    RETURN QUERY
+    WITH granted AS (
+        SELECT b.tenant_id, b.limited, b.key, x.per_s,
+               CASE WHEN x.hold AND v_others > 0
+                    THEN greatest(0, x.quota - extract(epoch FROM b.full_at - now())::float8 * x.per_s) / (1 + v_others)
+                    ELSE 0 END AS lease
+        FROM unnest(p_tenants, p_limited, p_keys, p_quotas, p_per_s, p_holds) AS x (tenant_id, limited, key, quota, per_s, hold)
+        JOIN edges.buckets b ON b.tenant_id = x.tenant_id AND b.limited = x.limited AND b.key = x.key
+    )
+    UPDATE edges.buckets b SET full_at = b.full_at + make_interval(secs => g.lease / g.per_s)
+    FROM granted g WHERE b.tenant_id = g.tenant_id AND b.limited = g.limited AND b.key = g.key
+    RETURNING v_others, b.tenant_id, b.limited, b.key, extract(epoch FROM b.full_at - now())::float8, g.lease;
+END
+$$;
+REVOKE ALL ON FUNCTION edges.reconcile FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION edges.reconcile TO bitnexus_projector;
+
 -- Attempts to log in that failed, by account name or by address. Also of names that nobody has: these are in no stream, and are
 -- deleted after 30 days.
 CREATE TABLE edges.attempts (

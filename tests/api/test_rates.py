@@ -1,0 +1,159 @@
+"""How many requests a caller may send, and what it is told."""
+
+import dataclasses
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+import pytest_asyncio
+from litestar.types import Scope
+
+from api import rates
+from api.app import create_app
+from api.parts import Parts
+from api.rates import Bucket, Policies, Policy, RateLimited, Rates
+from api.rights import Who
+from domain.tenants import PLATFORM_ID
+from tests.api.house import House
+
+FIVE = {kind: Policy(kind, 5, 60.0) for kind in ("address", "user", "tenant")}
+
+Serving = Callable[..., httpx.AsyncClient]
+
+
+def limited(**policies: Policy) -> Rates:
+    return Rates(Policies(**policies), b"secret", PLATFORM_ID)
+
+
+def who(tenant_id: UUID, account_id: UUID | None = None) -> Who:
+    return Who(
+        tenant_id=tenant_id,
+        account_id=account_id or uuid4(),
+        role="user",
+        session_id=uuid4(),
+        expires_at=2**40,
+        rights=frozenset(),
+    )
+
+
+def scope(address: str = "203.0.113.7") -> Scope:
+    made: Any = {"client": (address, 1), "state": {}}
+    found: Scope = made
+    return found
+
+
+@pytest_asyncio.fixture
+async def serving(parts: Parts) -> AsyncIterator[Serving]:
+    """Makes clients at an address, of applications with these limits."""
+    opened: list[Any] = []
+
+    def serve(limits: Rates, address: str = "203.0.113.7") -> httpx.AsyncClient:
+        app: Any = create_app(dataclasses.replace(parts, rates=limits))
+        client = httpx.AsyncClient(transport=httpx.ASGITransport(app, client=(address, 1)), base_url="http://api.test")
+        opened.extend((client, app))
+        return client
+
+    yield serve
+    for each in opened:
+        await (each.aclose() if isinstance(each, httpx.AsyncClient) else each.state.feed.close())
+
+
+async def test_a_user_is_told_what_is_left_and_then_when_to_come_back(serving: Serving, a: House) -> None:
+    client = serving(limited(user=FIVE["user"]))
+    left = []
+    for _ in range(5):
+        answer = await client.get("/api/v1/products", headers=a.user.headers)
+        assert answer.status_code == 200
+        left.append(answer.headers["ratelimit"].split(";")[:2])
+    assert left == [['"user"', f"r={number}"] for number in (4, 3, 2, 1, 0)]
+    refused = await client.get("/api/v1/products", headers=a.user.headers)
+    assert (refused.status_code, refused.json()["type"]) == (429, "urn:bitnexus:problem:rate-limited")
+    assert 'The limit "user" is reached: 5 requests in 60 s.' in refused.json()["detail"]
+    assert refused.headers["ratelimit-policy"] == '"user";q=5;w=60'
+    assert refused.headers["ratelimit"] == '"user";r=0;t=60'
+    assert 1 <= int(refused.headers["retry-after"]) <= 12  # a fifth of a minute brings the next one
+    assert (await client.get("/api/v1/products", headers=a.affiliate.headers)).status_code == 200
+
+
+async def test_a_tenants_users_share_its_limit_and_another_tenant_has_its_own(
+    serving: Serving, a: House, b: House
+) -> None:
+    """One tenant's runaway program must not be the other tenants' trouble."""
+    client = serving(limited(tenant=FIVE["tenant"]))
+    for person in (a.user, a.admin, a.user, a.affiliate, a.user):
+        assert (await client.get("/api/v1/products", headers=person.headers)).status_code == 200
+    refused = await client.get("/api/v1/products", headers=a.admin.headers)
+    assert (refused.status_code, 'The limit "tenant"' in refused.json()["detail"]) == (429, True)
+    assert (await client.get("/api/v1/products", headers=b.user.headers)).status_code == 200
+
+
+async def test_who_is_not_known_is_limited_by_address_and_probes_are_not(serving: Serving, a: House) -> None:
+    limits = limited(address=FIVE["address"])
+    client = serving(limits)
+    answers = [(await client.get("/nothing")).status_code for _ in range(7)]
+    assert answers == [404] * 5 + [429] * 2
+    for path in ("/health", "/ready"):  # a balancer would take the node out
+        assert (await client.get(path)).status_code == 200
+    assert (await client.get("/api/v1/products", headers=a.user.headers)).status_code == 200
+    assert (await serving(limits, "203.0.113.8").get("/nothing")).status_code == 404
+
+
+async def test_tokens_cannot_be_tried_for_ever(serving: Serving) -> None:
+    client = serving(limited(address=FIVE["address"]))
+    bad = {"Authorization": "Bearer made up"}
+    answers = [(await client.get("/api/v1/products", headers=bad)).status_code for _ in range(7)]
+    assert answers == [401] * 5 + [429] * 2
+
+
+def test_a_customers_addresses_of_ipv6_are_one() -> None:
+    """Whoever has a /64 has 2^64 addresses to come from."""
+    assert rates.network("2001:db8:1:2::1") == rates.network("2001:db8:1:2:ffff::9") == "2001:db8:1:2::/64"
+    assert rates.network("2001:db8:1:3::1") != rates.network("2001:db8:1:2::1")
+    assert rates.network("::ffff:203.0.113.7") == rates.network("203.0.113.7") == "203.0.113.7"
+    assert rates.network("unix:") == "unix:"
+
+
+def test_a_bucket_fills_again_and_never_over_its_quota() -> None:
+    bucket = Bucket(Policy("user", 10, 10.0), uuid4(), uuid4(), 1.0, now=100.0)
+    assert [bucket.take(100.0) for _ in range(11)] == [True] * 10 + [False]
+    assert bucket.take(100.5) is False
+    assert [bucket.take(102.0) for _ in range(3)] == [True, True, False]
+    late = Bucket(Policy("user", 10, 10.0), uuid4(), uuid4(), 1.0, now=0.0)
+    assert sum(late.take(10_000.0) for _ in range(50)) == 10
+
+
+def test_the_memory_is_bounded_and_full_buckets_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An attacker with many addresses, or a tenant with many users, must not fill it."""
+    monkeypatch.setattr(rates, "BUCKETS_MAX", 100)
+    limits = limited(address=Policy("address", 5, 1.0), user=Policy("user", 5, 60.0))
+    tenant_id = uuid4()
+    for number in range(300):
+        limits.anonymous(scope(f"203.0.{number // 256}.{number % 256}"))
+        limits.known(scope(), who(tenant_id))
+    assert (len(limits._addresses), len(limits._users)) == (100, 100)
+    assert len(limits._moved) == 200
+    for bucket in limits._addresses.values():
+        bucket.taken, bucket.at = 0, bucket.at - 10
+    limits.forget_full()
+    assert (len(limits._addresses), len(limits._users)) == (0, 100)
+
+
+def test_a_tenants_own_limit_takes_the_place_of_the_installations() -> None:
+    limits = limited(tenant=Policy("tenant", 1_000, 60.0))
+    tenant_id, other = uuid4(), uuid4()
+    limits.requests_per_minute = {tenant_id: 2, other: 0}.get
+    for _ in range(2):
+        limits.known(scope(), who(tenant_id))
+    with pytest.raises(RateLimited, match="2 requests in 60 s"):
+        limits.known(scope(), who(tenant_id))
+    with pytest.raises(RateLimited, match="no requests at all"):
+        limits.known(scope(), who(other))
+    limits.known(scope(), who(uuid4()))
+
+
+def test_an_address_is_kept_as_a_hash_that_needs_the_key() -> None:
+    """There are only 2^32 addresses of IPv4: a plain hash is soon found by trying them."""
+    first, second = limited(), Rates(Policies(), b"another", PLATFORM_ID)
+    assert first.hashed("203.0.113.7") == limited().hashed("203.0.113.7") != second.hashed("203.0.113.7")
