@@ -13,6 +13,8 @@ from litestar.types import Receive, Send, WebSocketScope
 from api import (
     api_keys,
     asked,
+    attempts,
+    audit,
     bodies,
     edge,
     errors,
@@ -121,6 +123,7 @@ def create_app(parts: Parts) -> Litestar:
                     TransactionController,
                     refunds.RefundController,
                     ledger.LedgerController,
+                    audit.AuditController,
                     projections.ProjectionController,
                     feed.FeedController,
                 ],
@@ -133,7 +136,7 @@ def create_app(parts: Parts) -> Litestar:
         },
         exception_handlers={Exception: errors.answer},
         logging_config=None,  # what fails unexpectedly is logged by `errors`, by the standard library
-        on_shutdown=[sessions.close, sockets.close, presence.close, listeners.close, known.close],
+        on_shutdown=[sessions.close, sockets.close, presence.close, listeners.close, known.close, attempts.told],
         openapi_config=schema.config(parts.version),
         request_class=asked.HttpRequest,
         request_max_body_size=bodies.BODY_BYTES_MAX,

@@ -12,7 +12,7 @@ from litestar.datastructures import State
 from litestar.exceptions import ClientException
 from litestar.types import Scope
 
-from api import errors, etags, headers
+from api import errors, etags, headers, request_ids
 from api.parts import Parts
 from api.rights import Who
 from ledger import ids
@@ -159,11 +159,11 @@ def _parts(scope: Scope) -> Parts:
 def pusher(parts: Parts, who: Who, event: str, key: bytes | None, body: bytes) -> Sender:
     """A command that came over a socket. The same key with the same body is the same command; None: a new one."""
     if key is None:
-        caller = _caller(who, ids.new_id(), b"", os.urandom(16).hex())
+        caller = _caller(who, ids.new_id(), b"", request_ids.of(None))
     else:
         command_id = ids.derived_id(who.tenant_id.bytes, who.account_id.bytes, event.encode(), key)
         fingerprint = hashlib.sha256(event.encode() + b"\0" + body).digest()
-        caller = _caller(who, command_id, fingerprint, os.urandom(16).hex())
+        caller = _caller(who, command_id, fingerprint, request_ids.of(None))
     return Sender(parts, who, caller, None)
 
 

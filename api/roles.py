@@ -53,6 +53,7 @@ TABLE: tuple[Right, ...] = (
     Right("transactions:summary", "read the sums of all sales", _ADMIN),
     Right("feed:read", "listen to what one may read", _MEMBERS),
     Right("ledger:read", "read and verify every event as it is stored", _ADMIN),
+    Right("audit:read", "read the tenant's security events, without persons' data", _RUNNING),
     Right("projections:read", "see how far views are", _ADMIN),
     Right("projections:write", "fill a view of the tenant anew", _ADMIN),
 )

@@ -1,6 +1,17 @@
 """Every aggregate there is: what the ledger's codec can write and read."""
 
-from domain import accounts, invitations, looks, privacy, products, repairs, service_accounts, tenants, transactions
+from domain import (
+    accounts,
+    attempts,
+    invitations,
+    looks,
+    privacy,
+    products,
+    repairs,
+    service_accounts,
+    tenants,
+    transactions,
+)
 from domain.aggregates import Aggregate
 
 AGGREGATES: tuple[type[Aggregate], ...] = (
@@ -16,4 +27,5 @@ AGGREGATES: tuple[type[Aggregate], ...] = (
     transactions.Refund,
     repairs.Repair,
     looks.Look,
+    attempts.FailedLogIns,
 )

@@ -195,6 +195,10 @@ class Codec:
         """Of the event classes with personal fields, sorted."""
         return sorted(topic for topic, known in self._by_topic.items() if known.personal)
 
+    def personal_of(self, topic: str) -> frozenset[str]:
+        """The names of the event's fields that are ciphertext in its state. Raises TopicUnknown."""
+        return frozenset(self._known(topic).personal)
+
     def event_class(self, topic: str) -> type[CanMutateAggregate[UUID]]:
         """Raises TopicUnknown."""
         return self._known(topic).cls

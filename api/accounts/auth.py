@@ -7,7 +7,7 @@ from litestar import Controller, Response
 from litestar.di import NamedDependency
 from litestar.params import JSONBody
 
-from api import answers, asked, bodies, errors, rights, tokens
+from api import answers, asked, attempts, bodies, errors, rights, tokens
 from api.accounts import devices, meant_tenant, users
 from api.asked import HttpRequest, Sender
 from api.parts import Parts
@@ -105,7 +105,10 @@ class AuthController(Controller):
         tenant_id = await meant_tenant.of(data.tenant, request, parts)
         command = commands.LogIn(email=data.email, password=data.password)
         caller, device = asked.nobody(request, tenant_id), devices.of(request)
-        logged_in = await commands.log_in(command, caller, parts.ledger, parts.passwords, device, parts.session_limits)
+        async with attempts.counted(tenant_id, data.email, request, parts):
+            logged_in = await commands.log_in(
+                command, caller, parts.ledger, parts.passwords, device, parts.session_limits
+            )
         return answer(logged_in, tenant_id, request, parts, status=200)
 
     @post(

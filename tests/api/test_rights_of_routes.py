@@ -113,6 +113,7 @@ DECLARED = {
     "GET /api/v1/ledger/entries": "ledger:read",
     "GET /api/v1/ledger/aggregates/{aggregate_id}": "ledger:read",
     "GET /api/v1/feed": "feed:read",
+    "GET /api/v1/audit": "audit:read",
     "GET /api/v1/admin/projections": "projections:read",
     "GET /api/v1/admin/projections/{view}/rebuild": "projections:read",
     "POST /api/v1/admin/projections/{view}/rebuild": "projections:write",

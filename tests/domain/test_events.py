@@ -65,6 +65,7 @@ def test_the_topics_are_these() -> None:
         "product.repriced",
         "product.retired",
         "refund.recorded",
+        "security.log_ins_failed",
         "security.refresh_token_replayed",
         "service_account.closed",
         "service_account.created",
@@ -90,7 +91,7 @@ def test_the_topics_are_these() -> None:
     ]
     assert [vars(each)["TOPIC"] for each in catalogue.AGGREGATES] == [
         "tenant", "registration", "account", "session", "invitation", "service_account", "erasure", "product", "transaction", "refund",
-        "repair", "look",
+        "repair", "look", "failed_log_ins",
     ]  # fmt: skip
 
 

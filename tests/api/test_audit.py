@@ -1,0 +1,95 @@
+"""The audit trail: what it shows, to whom, and how one finds something in it."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from api import audit
+from commands import accounts as commands
+from tests.api.house import House, Served
+from tests.world import caller
+
+
+async def trail(served: Served, a: House, **query: Any) -> list[dict[str, Any]]:
+    """All pages."""
+    found: list[dict[str, Any]] = []
+    cursor: dict[str, str] = {}
+    for _ in range(100):
+        answer = await served.get(a.admin, "/audit", params={**query, **cursor})
+        assert answer.status_code == 200, answer.text
+        page = answer.json()
+        found += page["data"]
+        if page["meta"]["next_cursor"] is None:
+            return found
+        cursor = {"cursor": page["meta"]["next_cursor"]}
+    raise AssertionError("the trail has no end")
+
+
+async def test_it_shows_who_did_what_and_no_persons_data_and_no_sales(served: Served, a: House) -> None:
+    """Names and addresses are ciphertext in the stream; an auditor needs neither."""
+    await a.sells(await a.lists())
+    found = await trail(served, a)
+    assert {each["kind"] for each in found} == {"tenant.created", "account.registered", "session.started"}
+    assert [each["position"] for each in found] == sorted((each["position"] for each in found), reverse=True)
+    login = next(each for each in found if each["kind"] == "session.started")
+    assert login["details"] == {"account_id": str(a.affiliate.id)}
+    registered = [each for each in found if each["kind"] == "account.registered"]
+    assert {tuple(sorted(each["details"])) for each in registered} == {("role", "tenant_id")}
+    assert a.user.email not in str(found)
+
+
+async def test_it_is_for_admins_and_of_ones_own_tenant(served: Served, a: House, b: House) -> None:
+    for person in (a.user, a.affiliate):
+        assert (await served.get(person, "/audit")).status_code == 403
+    assert (await served.get(None, "/audit")).status_code == 401
+    ours = {each["subject_id"] for each in await trail(served, a)}
+    theirs = {each["subject_id"] for each in await trail(served, b)}
+    assert ours
+    assert not ours & theirs
+
+
+async def test_it_is_read_page_by_page_by_kind_and_by_actor(served: Served, a: House) -> None:
+    for _ in range(5):
+        body = {"email": a.user.email, "password": "correct horse battery", "tenant": a.slug}
+        token = (await served.client.post("/api/v1/auth/login", json=body)).json()["data"]["access_token"]
+        headers = {"Authorization": f"Bearer {token}"}
+        assert (await served.client.post("/api/v1/auth/logout", headers=headers)).status_code == 204
+    everything = await trail(served, a)
+    assert await trail(served, a, limit=1) == everything
+    assert await trail(served, a, limit=3) == everything
+    sessions = [each for each in everything if each["kind"].startswith("session.")]
+    assert await trail(served, a, kind="session", limit=2) == sessions
+    revoked = await trail(served, a, kind="session.revoked")
+    assert (len(revoked), {each["details"]["reason"] for each in revoked}) == (5, {"logged out"})
+    assert await trail(served, a, actor=str(a.user.id)) == revoked
+    assert await trail(served, a, actor=str(a.admin.id)) == []
+
+
+async def test_it_is_read_by_time(served: Served, a: House) -> None:
+    everything = await trail(served, a)
+    middle = everything[2]["recorded_at"]
+    late = await trail(served, a, since=middle)
+    early = await trail(served, a, until=middle)
+    assert everything[2] in late
+    assert everything[2] in early
+    assert {each["position"] for each in late + early} == {each["position"] for each in everything}
+    after = (datetime.fromisoformat(everything[0]["recorded_at"]) + timedelta(seconds=60)).isoformat()
+    assert await trail(served, a, since=after) == []
+
+
+async def test_what_cannot_be_asked_is_said(served: Served, a: House) -> None:
+    for query in ({"kind": "Session*"}, {"cursor": "x"}, {"since": "yesterday"}, {"actor": "me"}, {"limit": "0"}):
+        answer = await served.get(a.admin, "/audit", params=query)
+        (field,) = query
+        assert (answer.status_code, list(answer.json()["errors"])) == (422, [field]), answer.text
+
+
+async def test_an_answer_looks_at_a_bounded_number_of_events(served: Served, a: House, monkeypatch: Any) -> None:
+    """A search for what is not there must not read a stream of millions in one request."""
+    monkeypatch.setattr(audit, "LOOKED_AT_MAX", 3)
+    for number in range(5):
+        command = commands.Register(email=f"{number}@alpha.test", name="Some One", password="correct horse battery")
+        await commands.register(command, caller(a.id), a.ledger, served.parts.passwords)
+    answer = await served.get(a.admin, "/audit", params={"kind": "session.revoked", "limit": 2})
+    assert answer.json()["data"] == []
+    assert answer.json()["meta"]["next_cursor"] is not None
+    assert await trail(served, a, kind="tenant", limit=2) == (await trail(served, a))[-1:]
