@@ -111,6 +111,7 @@ async def test_what_is_leased_and_not_used_goes_back(pool: Pool) -> None:
     (bucket,) = one.rates._users.values()
     assert bucket.lease == pytest.approx((QUOTA - 40) / 2, abs=10)
     await asyncio.sleep(REPORTED_S)
+    await two.reconciler.turn()  # it is still there
     await one.reconciler.turn()
     assert (bucket.lease, one.rates._moved) == (0, set())
     passed = two.takes(who, QUOTA)
