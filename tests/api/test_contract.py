@@ -14,6 +14,7 @@ import schemathesis.openapi
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis import Case, GenerationMode
 from schemathesis.core.failures import FailureGroup
+from schemathesis.core.result import Ok
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from tests.api import house
@@ -60,6 +61,7 @@ def _tried(document: dict[str, Any], url: str, people: tuple[Person | None, ...]
     failures = []
     for person in people:
         for result in schema.get_all_operations():
+            assert isinstance(result, Ok), result
             operation = result.ok()
             if operation.definition.raw["operationId"] in ENDLESS | ENDS_THE_RUN:
                 continue
@@ -74,7 +76,7 @@ def _of_operation(operation: Any, mode: GenerationMode, url: str, person: Person
 
     @_CHECKED
     @given(case=operation.as_strategy(generation_mode=mode))
-    def check(case: Case) -> None:
+    def check(case: Case[Any]) -> None:
         if time.monotonic() < until:
             case.call_and_validate(
                 base_url=url, headers=headers, timeout=REQUEST_S_MAX, excluded_checks=[positive_data_acceptance]
