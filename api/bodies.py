@@ -6,7 +6,8 @@ is wrong which field it was.
 
 import re
 from collections.abc import Callable, Generator
-from typing import Any, ClassVar, TypeVar
+from decimal import Decimal
+from typing import Any, ClassVar, TypeVar, get_args, get_type_hints
 
 import msgspec
 from litestar.dto import AbstractDTO, DTOConfig
@@ -74,6 +75,7 @@ class _Body(AbstractDTO[Any]):
         cls, field_definition: FieldDefinition, handler_id: str, schema_creator: Any
     ) -> Reference | Schema:
         bare: Reference | Schema = schema_creator.for_field_definition(FieldDefinition.from_annotation(cls.model))
+        _document_amounts(cls.model, schema_creator.schema_registry)
         wrapped = Schema(
             type=OpenAPIType.OBJECT,
             properties={cls.resource: bare},
@@ -116,6 +118,21 @@ def reader(resource: str, model: type[T]) -> Callable[[bytes], T]:
     body: type[Any] = named(resource, model)
     read: Callable[[bytes], T] = body.read
     return read
+
+
+def _document_amounts(model: type[msgspec.Struct], registry: Any) -> None:
+    """An amount is taken as a JSON number too; the framework knows decimals as strings alone."""
+    properties = registry.get_schema_for_field_definition(FieldDefinition.from_annotation(model)).properties or {}
+    for name, hint in get_type_hints(model).items():
+        for each in (hint, *get_args(hint)):
+            if each is Decimal:
+                said = properties[name]
+                for schema in (said, *(said.one_of or ())):
+                    if schema.type == OpenAPIType.STRING:
+                        schema.type = [OpenAPIType.STRING, OpenAPIType.NUMBER]
+            for inner in (each, *get_args(each)):
+                if isinstance(inner, type) and issubclass(inner, msgspec.Struct):
+                    _document_amounts(inner, registry)
 
 
 def _invalid(message: str, resource: str | None) -> errors.RequestRefused:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-MEMORY = Path("/dev/shm")
+MEMORY = Path("/dev/shm")  # nosec B108  # in it a folder of its own, with 0700
 GAUGES = "gauge_livesum"
 BYTES = {"counter": 192 * 1024, "histogram": 512 * 1024, GAUGES: 16 * 1024}
 """Of a worker's files, by the kind in their names: some 250 bytes a series of a counter and a gauge, 4 KiB one of a histogram.

@@ -45,6 +45,6 @@ def _said(error: OSError) -> tuple[str, str]:
 def url(listener: socket.socket) -> str:
     """As a person on this machine would type it."""
     host, port = listener.getsockname()[:2]
-    if host in ("0.0.0.0", "::"):
+    if host in ("0.0.0.0", "::"):  # nosec B104  # how it is shown, not what is listened on
         host = "127.0.0.1"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

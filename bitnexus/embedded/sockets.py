@@ -23,7 +23,7 @@ def directory(data_dir: Path) -> Path:
     Below the system's temporary directory rather than XDG_RUNTIME_DIR, which goes when its user logs out.
     """
     name = "bitnexus-" + hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16]
-    for parent in (tempfile.gettempdir(), "/tmp"):
+    for parent in (tempfile.gettempdir(), "/tmp"):  # nosec B108  # a folder of its own in it, checked below
         path = Path(parent, name)
         if len(os.fsencode(path / SOCKET_NAME)) <= PATH_BYTES_MAX:
             return path

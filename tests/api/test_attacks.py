@@ -37,7 +37,7 @@ BROKEN = (
     b'{"name": "' + b"x" * 900_000 + b'"}',
 )
 ENDLESS = {"listen"}
-ENDS_THE_RUN = {"logOut", "eraseUser"}
+ENDS_THE_RUN = {"logOut", "endSessions", "eraseUser"}
 
 Operation = dict[str, Any]
 

@@ -26,7 +26,7 @@ EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "6"))
 """Of each operation, role and mode, as far as the time allows."""
 ENDLESS = {"listen"}
 """A stream does not end by itself."""
-ENDS_THE_RUN = {"logOut", "eraseUser", "logIn"}
+ENDS_THE_RUN = {"logOut", "endSessions", "eraseUser", "logIn"}
 """Whoever did it has no rights left for the rest, or is made to wait; these have tests of their own."""
 REQUEST_S_MAX = 20
 IGNORED = "query: violates `additionalProperties`"
