@@ -85,6 +85,40 @@ def test_how_long_a_session_lasts_and_whom_tokens_are_for_are_settings() -> None
     assert (default.session_days, default.session_idle_days) == (30, 14)
 
 
+def test_limits_and_origins_are_settings() -> None:
+    found = settings.read(
+        {
+            "BITNEXUS_RATE_ADDRESS": "5/60",
+            "BITNEXUS_RATE_TENANT": "off",
+            "BITNEXUS_CORS_ORIGINS": "https://app.example.com, http://localhost:3000",
+            "FORWARDED_ALLOW_IPS": "10.0.0.5,10.1.0.0/16",
+        }
+    )
+    assert (found.rate_address, found.rate_user, found.rate_tenant) == ((5, 60), (6000, 60), None)
+    assert found.cors_origins == {"https://app.example.com", "http://localhost:3000"}
+    assert found.proxies_believed == "10.0.0.5,10.1.0.0/16"
+    assert settings.read({"FORWARDED_ALLOW_IPS": "*"}).proxies_believed == "*"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("BITNEXUS_RATE_USER", "fast"),
+        ("BITNEXUS_RATE_USER", "0/60"),
+        ("BITNEXUS_RATE_USER", "60"),
+        ("BITNEXUS_CORS_ORIGINS", "*"),
+        ("BITNEXUS_CORS_ORIGINS", "https://app.example.com/"),
+        ("BITNEXUS_CORS_ORIGINS", "null"),
+        ("FORWARDED_ALLOW_IPS", "10.0.0.5;10.0.0.6"),
+        ("FORWARDED_ALLOW_IPS", "proxy.internal"),
+    ],
+)
+def test_a_limit_an_origin_or_a_proxy_that_cannot_be_meant_stops_the_start(name: str, value: str) -> None:
+    """Taken for something else it would let in whom it was to keep out."""
+    with pytest.raises(settings.SettingInvalid, match=name):
+        settings.read({name: value})
+
+
 def test_settings_in_a_log_show_no_secret() -> None:
     secrets = {
         "DATABASE_URL": URL,
