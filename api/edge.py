@@ -20,6 +20,9 @@ HEADERS_MAX = 100
 UNLIMITED = frozenset({"/health", "/ready", "/metrics"})
 """For balancers and scrapers: they come from one address, and what they ask is cheap."""
 
+TRY_AGAIN_LATER = 1013
+"""The code of WebSockets for it (IANA's registry); before a socket is accepted the server makes of it 403."""
+
 _NOSNIFF = (b"x-content-type-options", b"nosniff")
 _HSTS = (b"strict-transport-security", b"max-age=31536000; includeSubDomains")
 _TOO_LONG = "The address has more than {0} bytes. Send less in it; long values go into a body."
@@ -38,7 +41,7 @@ class Edge:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != ScopeType.HTTP:
-            await self._app(scope, receive, send)
+            await self._socket(scope, receive, send)
             return
         begun = perf_counter()
         given = origin = None
@@ -84,6 +87,18 @@ class Edge:
                 await self._app(scope, receive, answer)
             finally:
                 self._left(state)
+
+    async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Whoever opens one is not known yet: its token comes with it, and is looked at inside."""
+        known_as = request_ids.of(None)
+        request_ids.CURRENT.set(known_as)
+        scope["state"]["request_id"] = known_as
+        try:
+            self._rates.anonymous(scope)
+        except rates.RateLimited as limited:
+            await send({"type": "websocket.close", "code": TRY_AGAIN_LATER, "reason": str(limited)})
+        else:
+            await self._app(scope, receive, send)
 
     def _refusal(self, scope: Scope, authorized: bool) -> "errors.RequestRefused | rates.RateLimited | None":
         if len(scope["query_string"]) > QUERY_BYTES_MAX:

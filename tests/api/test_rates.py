@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 from litestar.types import Scope
 
-from api import rates
+from api import edge, rates
 from api.app import create_app
 from api.parts import Parts
 from api.rates import Bucket, Policies, Policy, RateLimited, Rates
@@ -157,3 +157,20 @@ def test_an_address_is_kept_as_a_hash_that_needs_the_key() -> None:
     """There are only 2^32 addresses of IPv4: a plain hash is soon found by trying them."""
     first, second = limited(), Rates(Policies(), b"another", PLATFORM_ID)
     assert first.hashed("203.0.113.7") == limited().hashed("203.0.113.7") != second.hashed("203.0.113.7")
+
+
+async def test_sockets_are_opened_as_often_as_the_limit_of_addresses_allows(parts: Parts) -> None:
+    """Each costs a check of a token, and holds a connection."""
+    opened: list[str] = []
+    said: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        opened.append(scope["state"]["request_id"])
+
+    async def send(message: Any) -> None:
+        said.append(message)
+
+    around: Any = edge.Edge(app, dataclasses.replace(parts, rates=limited(address=FIVE["address"])), set())
+    for _ in range(7):
+        await around({**scope(), "type": "websocket", "headers": [], "path": "/socket"}, None, send)
+    assert (len(set(opened)), [each["type"] for each in said]) == (5, ["websocket.close"] * 2)

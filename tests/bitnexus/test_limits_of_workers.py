@@ -1,0 +1,41 @@
+"""A limit of `serve --workers 2` is one limit, not two."""
+
+import asyncio
+import time
+from typing import Any
+
+import httpx
+
+from api.rates import FRESH
+from tests.bitnexus import commandline, test_serve
+from tests.world import Database
+
+QUOTA, WINDOW_S = 300, 60
+CONNECTIONS = 20
+
+
+async def _asks(url: str, headers: dict[str, str], times: int) -> list[int]:
+    """Each on a connection of its own, so that both workers get some."""
+    async with httpx.AsyncClient(base_url=url, headers={**headers, "Connection": "close"}, trust_env=False) as client:
+
+        async def ask(turns: int) -> list[int]:
+            return [(await client.get("/api/v1/products")).status_code for _ in range(turns)]
+
+        found = await asyncio.gather(*[ask(times // CONNECTIONS) for _ in range(CONNECTIONS)])
+    return [status for each in found for status in each]
+
+
+def test_two_workers_let_pass_what_one_limit_allows(database: Database) -> None:
+    """limit × processes × 0.2 s, or 50 of each process that has not seen the caller: else each node would be a quota more."""
+    environment: dict[str, Any] = {"BITNEXUS_RATE_USER": f"{QUOTA}/{WINDOW_S}", "BITNEXUS_RATE_ADDRESS": "off"}
+    bitnexus = commandline.on(database, **environment)
+    commandline.create_shop(bitnexus)
+    with test_serve.serving(bitnexus, "--workers", 2) as served:
+        headers = test_serve.log_in(served.url)
+        begun = time.monotonic()
+        statuses = asyncio.run(_asks(served.url, headers, 2 * QUOTA))
+        while len(statuses) < 5 * QUOTA and 200 in statuses[-2 * CONNECTIONS :]:  # until nothing passes any more
+            statuses += asyncio.run(_asks(served.url, headers, 2 * CONNECTIONS))
+        lasted_s = time.monotonic() - begun
+    assert set(statuses) == {200, 429}
+    assert QUOTA * 0.8 <= statuses.count(200) <= QUOTA + 2 * FRESH + (lasted_s + 1) * QUOTA / WINDOW_S
