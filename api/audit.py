@@ -10,17 +10,18 @@ from litestar import Controller, Response
 from litestar.di import NamedDependency
 from litestar.params import FromQuery, QueryParameter
 
-from api import answers, errors
+from api import answers, asked, errors
 from api.asked import Reader
 from api.rights import may
 from api.routes import get
-from domain import instants
+from api.sent import Found
+from domain import instants, refusals
+from ledger import errors as ledger_errors
 from ledger import read, replay, security
 
 LIMIT_DEFAULT, LIMIT_MAX = 20, 100
 LOOKED_AT_MAX = 10_000
 """Events that one answer looks at for those that were asked for; `next_cursor` goes on after them."""
-CURSOR = re.compile(r"[0-9]{1,18}")
 KIND = re.compile(r"[a-z_]{1,40}(\.[a-z_]{1,60})?")
 END = 2**62
 
@@ -29,7 +30,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     """`kind` is the event's topic, `subject_id` what it is about: an account, a session, the tenant. `actor_id` and `role` are of whoever
     did it, null where nobody was known. `details` is what the event says, without persons' data."""
 
-    position: int
+    position: int | str
     kind: str
     subject_id: UUID
     actor_id: UUID | None
@@ -96,16 +97,17 @@ class AuditController(Controller):
                         found.append(_event(entry, by, reader))
                         if len(found) == limit:
                             break
-        page = AuditPage(data=found, meta=AuditMeta(next_cursor=str(before) if more else None))
-        return answers.Answer(page, headers=answers.headers(head))
+        page = AuditPage(data=found, meta=AuditMeta(next_cursor=str(reader.shown(before)) if more else None))
+        return Found(page, reader.shown(head))
 
 
 async def _between(reader: Reader, since: str | None, until: str | None, cursor: str | None) -> tuple[int, int]:
     """Positions, both not included. Raises RequestRefused, TimeUnreadable, TimeWithoutZone, TimeOutOfRange."""
-    if cursor is not None and CURSOR.fullmatch(cursor) is None:
-        text = f"The cursor {cursor[:40]!r} is none of ours. Use next_cursor of the page before, or none."
-        raise errors.RequestRefused(errors.INVALID, text, {"cursor": [text]})
-    after, before = 0, END if cursor is None else int(cursor)
+    try:
+        after, before = 0, END if cursor is None else asked.number(reader.parts, reader.who, cursor)
+    except ledger_errors.PositionTokenInvalid:
+        text = f"The cursor {refusals.shown(str(cursor))} is none of ours. Use next_cursor of the page before, or none."
+        raise errors.RequestRefused(errors.INVALID, text, {"cursor": [text]}) from None
     if since is not None or until is not None:
         first = None if since is None else instants.parsed(since, "since") - timedelta(microseconds=1)
         last = None if until is None else instants.parsed(until, "until")
@@ -126,7 +128,7 @@ def _event(entry: read.Entry, by: _By, reader: Reader) -> Event:
     state: dict[str, Any] = msgspec.json.decode(entry.state)
     details = {name: value for name, value in state.items() if name not in personal and name != "class_version"}
     return Event(
-        position=entry.position,
+        position=reader.shown(entry.position),
         kind=entry.topic,
         subject_id=entry.originator_id,
         actor_id=by.actor_id,

@@ -25,6 +25,7 @@ SQL = (
 )
 BROKEN = (
     b'{"x": ' * 200_000,  # nested too deeply
+    b'{"metadata": ' + b'{"a":' * 100_000,
     b"[" * 500_000,
     b'{"name": "\\ud800"}',  # half a pair
     b'{"name": "a\\u0000b"}',

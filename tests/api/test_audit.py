@@ -93,3 +93,15 @@ async def test_an_answer_looks_at_a_bounded_number_of_events(served: Served, a: 
     assert answer.json()["data"] == []
     assert answer.json()["meta"]["next_cursor"] is not None
     assert await trail(served, a, kind="tenant", limit=2) == (await trail(served, a))[-1:]
+
+
+async def test_positions_are_opaque_to_who_may_not_read_the_ledger(served: Served, a: House) -> None:
+    """Of two of them one would read how much the tenant sells."""
+    program = await a.program("audit:read")
+    first = (await served.get(program, "/audit", params={"limit": 1})).json()
+    assert not str(first["data"][0]["position"]).isdigit()
+    cursor = first["meta"]["next_cursor"]
+    assert not cursor.isdigit()
+    second = await served.get(program, "/audit", params={"limit": 1, "cursor": cursor})
+    assert second.json()["data"][0]["subject_id"] == (await trail(served, a))[1]["subject_id"]
+    assert not second.headers["x-position"].isdigit()

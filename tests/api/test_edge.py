@@ -93,7 +93,7 @@ async def test_a_page_of_a_tenants_own_host_may_read_its_answers(served: Served,
     await takes_host(a, "shop.alpha.example")
     answer = await served.get(a.user, "/products", headers={"Origin": PAGE})
     assert answer.headers["access-control-allow-origin"] == PAGE
-    assert answer.headers["vary"] == "Origin"
+    assert "Origin" in answer.headers["vary"].split(", ")  # or a cache gives it to another page
     exposed = answer.headers["access-control-expose-headers"].split(", ")
     assert exposed == ["X-Position", "ETag", "Location", "Retry-After", "RateLimit"]
     assert "access-control-allow-credentials" not in answer.headers  # there are no cookies, and there shall be none
