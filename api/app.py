@@ -1,6 +1,7 @@
 """The application: routes, dependencies, errors."""
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -62,7 +63,7 @@ class Application(Litestar):
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "websocket" and scope["path"] in SOCKETS:
-            await SOCKETS[scope["path"]](self.state, scope, receive, send)
+            await self.state["edge"].socket(partial(SOCKETS[scope["path"]], self.state), scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
 
@@ -163,5 +164,5 @@ def create_app(parts: Parts) -> Litestar:
     )
     handlers = rights.declared(app).values()
     app.state["counted"].update(each for each in handlers if (rights.right_of(each) or "").startswith(COUNTED))
-    app.asgi_handler = edge.Edge(app.asgi_handler, parts, in_flight)
+    app.asgi_handler = app.state["edge"] = edge.Edge(app.asgi_handler, parts, in_flight)
     return app

@@ -41,7 +41,7 @@ class Edge:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != ScopeType.HTTP:
-            await self._socket(scope, receive, send)
+            await self.socket(self._app, scope, receive, send)
             return
         begun = perf_counter()
         given = origin = None
@@ -88,17 +88,17 @@ class Edge:
             finally:
                 self._left(state)
 
-    async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Whoever opens one is not known yet: its token comes with it, and is looked at inside."""
+    async def socket(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """Lets the application have a WebSocket. Whoever opens one is not known yet: its token comes with it, and is looked at inside."""
         known_as = request_ids.of(None)
         request_ids.CURRENT.set(known_as)
-        scope["state"]["request_id"] = known_as
+        scope.setdefault("state", {})["request_id"] = known_as
         try:
             self._rates.anonymous(scope)
         except rates.RateLimited as limited:
             await send({"type": "websocket.close", "code": TRY_AGAIN_LATER, "reason": str(limited)})
         else:
-            await self._app(scope, receive, send)
+            await app(scope, receive, send)
 
     def _refusal(self, scope: Scope, authorized: bool) -> "errors.RequestRefused | rates.RateLimited | None":
         if len(scope["query_string"]) > QUERY_BYTES_MAX:
