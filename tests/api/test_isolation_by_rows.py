@@ -21,7 +21,7 @@ import pytest_asyncio
 import ledger
 import projections
 from api.parts import Parts
-from ledger import counts, key_uses, read, replay, tenancy
+from ledger import counts, key_uses, read, replay, security, tenancy
 from projections import accounts, cross_tenant, products, reading, refunds, sales, transactions
 from tests.api import test_isolation
 from tests.api.house import House, Served
@@ -42,6 +42,7 @@ NO_QUERIES = {
     "reading.one": "all queries of views are made of it, and of the next two",
     "reading.many": "",
     "reading.page": "",
+    "reading.first_parked": "of all three: one position",
     "tenancy.query": "this is what the filter is taken out in",
     "key_uses.use": "runs with the writer's rights; the key's hash says whose it is",
     "read.decode": "of entries that were read",
@@ -71,6 +72,7 @@ QUERIES: dict[str, Callable[[reading.Connection, UUID, UUID], Awaitable[Any]]] =
     "transactions.page": lambda c, t, id: transactions.page(c, t, None, 100),
     "transactions.show": lambda c, t, id: transactions.show(c, t, id),
     "transactions.by_ids": lambda c, t, id: transactions.by_ids(c, t, [id]),
+    "security.entries": lambda c, t, id: security.entries(c, t, 0, 2**62, 100),
     "cross_tenant.lag_of_tenant": lambda c, t, id: lags(c, t),
     "counts.reservations": lambda c, t, id: counts.reservations(c, t, "email", 100),
     "counts.events": lambda c, t, id: counts.events(c, t, 0, []),
