@@ -20,9 +20,9 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 from tests.api import house
 from tests.api.house import House, Person, Served
 
-SECONDS = float(os.environ.get("FUZZ_S", "25"))
+SECONDS = float(os.environ.get("FUZZ_S", "50"))
 """Of all operations and roles together."""
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "6"))
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "3"))
 """Of each operation, role and mode, as far as the time allows."""
 ENDLESS = {"listen"}
 """A stream does not end by itself."""
