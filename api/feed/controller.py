@@ -15,7 +15,7 @@ from litestar.types import Receive, Scope, Send
 
 from api import answers, asked
 from api.asked import HttpRequest
-from api.feed import topics
+from api.feed import compression, topics
 from api.feed.feed import Feed
 from api.feed.messages import NOWHERE, Frame, Message
 from api.feed.queue import EXPIRED, REVOKED, SUSPENDED, Queue
@@ -49,19 +49,24 @@ class FeedController(Controller):
         request: HttpRequest,
         parts: NamedDependency[Parts],
         after: Annotated[str | None, QueryParameter(name="from")] = None,
+        wanted: Annotated[str | None, QueryParameter(name="topics")] = None,
     ) -> Response[str]:
         """What happens, as it happens: a server-sent event for each event that the caller may see, its data the resource.
 
-        `id` is a position; `from`, or Last-Event-ID, resumes after one. 410 if it is more than 10,000 events back. The last event is
-        `session_ended` with the `reason` token_expired (refresh, then resume), session_revoked or tenant_suspended.
+        `id` is a position; `from`, or Last-Event-ID, resumes after one. 410 if it is more than 10,000 events back. `topics` are
+        those to listen to, with commas between them, of those that channels know; without it, all that the caller sees by query.
+        The last event is `session_ended` with the `reason` token_expired (refresh, then resume), session_revoked or
+        tenant_suspended. gzip if Accept-Encoding asks for it.
         """
         feed: Feed = request.app.state.feed
         who = request.user
         given = request.headers.get("last-event-id") or after
         position = None if given is None else asked.number(parts, who, given)
+        listened = topics.seen_by(who) if wanted is None else topics.asked_for(who, wanted)
         queue = Queue(encode, position or 0)
-        listener = await feed.join(who.tenant_id, topics.seen_by(who), queue, position)
-        return _EventStream(_Connection(feed, parts, who, queue, listener))
+        listener = await feed.join(who.tenant_id, listened, queue, position)
+        compressed = compression.takes_gzip(request.headers.get("accept-encoding"))
+        return _EventStream(_Connection(feed, parts, who, queue, listener, compressed))
 
 
 def encode(message: Message, _: str) -> Frame:
@@ -94,8 +99,11 @@ class _EventStream(Response[str]):
 class _Connection(ASGIResponse):
     """Lives as long as the connection: until the client goes, its token expires, its session ends, the process stops, or it is too slow."""
 
-    def __init__(self, feed: Feed, parts: Parts, who: Who, queue: Queue, listener: Listener) -> None:
+    compressed = 0  # of all: how many have a compressor
+
+    def __init__(self, feed: Feed, parts: Parts, who: Who, queue: Queue, listener: Listener, takes_gzip: bool) -> None:
         super().__init__(media_type="text/event-stream")
+        self._takes_gzip = takes_gzip
         self._feed = feed
         self._parts = parts
         self._who = who
@@ -140,31 +148,44 @@ class _Connection(ASGIResponse):
             self._queue.put(self._mark())
 
     async def _write(self, send: Send) -> None:
+        if not self._takes_gzip or _Connection.compressed >= compression.COMPRESSED_MAX:
+            await self._write_by(compression.Plain(), send)
+            return
+        _Connection.compressed += 1
+        try:
+            await self._write_by(compression.Gzip(), send)
+        finally:
+            _Connection.compressed -= 1
+
+    async def _write_by(self, writer: compression.Writer, send: Send) -> None:
         begin = b"retry: %d\n%b" % (RETRY_MS, self._mark())  # now: from the next step on something may be queued
         headers = [
             (b"content-type", b"text/event-stream; charset=utf-8"),
             (b"cache-control", b"no-store"),
             (b"x-accel-buffering", b"no"),  # a proxy that buffers would hold the messages back
+            (b"vary", b"accept-encoding"),
         ]
+        if writer.name is not None:
+            headers.append((b"content-encoding", writer.name))
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await _send(send, begin)
+        await _send(send, writer.chunk(begin))
         while not self._queue.ended.is_set():
             expires_in_s = self._who.expires_at - time.time()
             if expires_in_s <= 0:
                 self._queue.end(EXPIRED)
                 break
             if chunk := self._queue.take():
-                await _send(send, chunk)
+                await _send(send, writer.chunk(chunk))
                 continue
             try:
                 async with asyncio.timeout(min(KEEP_ALIVE_S, expires_in_s)):
                     await self._queue.wake.wait()
             except TimeoutError:
                 # In one step of the event loop: the position may only be told when nothing before it is still queued.
-                await _send(send, self._queue.take() or self._mark())
+                await _send(send, writer.chunk(self._queue.take() or self._mark()))
         if self._queue.reason is not None:
-            await _send(send, session_ended(self._queue.reason))
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+            await _send(send, writer.chunk(session_ended(self._queue.reason)))
+        await send({"type": "http.response.body", "body": writer.end(), "more_body": False})
 
     def _mark(self) -> bytes:
         return mark(self._parts.tokens.token(self._who.tenant_id, self._listener.position))

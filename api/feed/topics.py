@@ -2,8 +2,12 @@
 
 from uuid import UUID
 
+from api import errors, rights
 from api.rights import Who
 from api.transactions import visibility
+
+TOPICS_MAX = 100
+"""Of one stream or socket: as many as a socket of Phoenix Channels joins."""
 
 TENANT, TRANSACTION, AFFILIATE, NOTIFICATION, ADMIN = "tenant", "transaction", "affiliate", "notification", "admin"
 ADMIN_EVENTS = "admin:events"  # everything
@@ -43,6 +47,23 @@ def seen_by(who: Who) -> tuple[str, ...]:
     if who.may("transactions:read_all"):
         return (*tenant, ADMIN_TRANSACTIONS)
     return (*tenant, f"{TRANSACTION}:{who.account_id}") if who.may("transactions:read") else tenant
+
+
+def asked_for(who: Who, names: str) -> tuple[str, ...]:
+    """From names with commas between them, each once. Raises RequestRefused, Forbidden."""
+    wanted = tuple(dict.fromkeys(names.split(",")))
+    if len(wanted) > TOPICS_MAX:
+        text = f"{len(wanted)} topics are more than one stream takes. Ask for {TOPICS_MAX} at the most."
+        raise errors.RequestRefused(errors.INVALID, text, {"topics": [text]})
+    for topic in wanted:
+        try:
+            check(who, topic)
+        except TopicForbidden:
+            raise rights.Forbidden(f"The topic {topic[:100]!r} is not yours. Ask for one that you may read.") from None
+        except TopicUnknown:
+            text = f"There is no topic {topic[:100]!r}. docs/realtime.md has those that there are."
+            raise errors.RequestRefused(errors.INVALID, text, {"topics": [text]}) from None
+    return wanted
 
 
 def check(who: Who, topic: str) -> None:
