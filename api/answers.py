@@ -224,3 +224,11 @@ class Subscription(PublicOperation):
     statuses = (400, 401, 403, 410, 422, 500, 503)
     header_parameters = (_header("Last-Event-ID", "Where to go on: the id of the last message that was received."),)
     open_to_all = False
+
+
+@dataclasses.dataclass
+class Grant(PublicOperation):
+    """Gives something to the caller that is no record of the tenant's."""
+
+    statuses = (400, 401, 403, 500, 503)
+    open_to_all = False

@@ -57,10 +57,14 @@ class Guard:
         who = authenticate(headers.first(scope, b"authorization"))
         if not isinstance(who, Who):  # an API key that has to be looked up
             who = await who
+        self.admit(connection, who)
+
+    def admit(self, connection: ASGIConnection[Any, Any, Any, Any], who: Who) -> None:
+        """Raises Forbidden, RateLimited."""
         if self.right not in who.rights:
             raise Forbidden(f"Your role does not have this right: {self.right}. Ask an admin of your tenant.")
-        scope["user"] = who
-        state["rates"].known(scope, who)
+        connection.scope["user"] = who
+        connection.scope["litestar_app"].state["rates"].known(connection.scope, who)
 
 
 def may(right: str) -> Callable[[ASGIConnection[Any, Any, Any, Any], BaseRouteHandler], Awaitable[None]]:

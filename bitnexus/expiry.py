@@ -29,7 +29,9 @@ EXPIRE: LiteralString = "SELECT o_deleted, o_more FROM ledger.expire_commands(%s
 
 REVOCATIONS_MAX = 10_000
 """Deleted at a time."""
+TICKETS_MAX = 10_000
 EXPIRE_REVOCATIONS: LiteralString = "SELECT o_deleted FROM ledger.expire_revocations(%s)"
+EXPIRE_TICKETS: LiteralString = "SELECT o_deleted FROM ledger.expire_feed_tickets(%s)"
 
 _log = logging.getLogger(__name__)
 
@@ -64,6 +66,7 @@ async def _run(pool: Pool) -> None:
             async with pool.connection() as connection:
                 deleted, more = await batch(connection)
                 await connection.execute(EXPIRE_REVOCATIONS, (REVOCATIONS_MAX,))
+                await connection.execute(EXPIRE_TICKETS, (TICKETS_MAX,))
             if deleted:
                 _log.debug("Deleted %s records of commands older than a day", deleted)
         except (psycopg.Error, psycopg_pool.PoolTimeout) as error:

@@ -9,20 +9,20 @@ import msgspec
 import psycopg
 from litestar import Controller, Request, Response
 from litestar.di import NamedDependency
-from litestar.params import QueryParameter
+from litestar.params import FromQuery, QueryParameter
 from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
 
-from api import answers, asked
+from api import answers, asked, sent
 from api.asked import HttpRequest
-from api.feed import compression, topics
+from api.feed import compression, tickets, topics
 from api.feed.feed import Feed
 from api.feed.messages import NOWHERE, Frame, Message
 from api.feed.queue import EXPIRED, REVOKED, SUSPENDED, Queue
 from api.feed.tail import Listener
 from api.parts import Parts
 from api.rights import Who, may
-from api.routes import get
+from api.routes import get, post
 from projections import positions
 
 KEEP_ALIVE_S = 15.0
@@ -41,7 +41,7 @@ class FeedController(Controller):
     @get(
         operation_id="listen",
         operation_class=answers.Subscription,
-        guards=[may("feed:read")],
+        guards=[tickets.ByTicket("feed:read")],
         media_type="text/event-stream",
     )
     async def listen(
@@ -50,13 +50,14 @@ class FeedController(Controller):
         parts: NamedDependency[Parts],
         after: Annotated[str | None, QueryParameter(name="from")] = None,
         wanted: Annotated[str | None, QueryParameter(name="topics")] = None,
+        ticket: FromQuery[str | None] = None,  # which the guard has looked at
     ) -> Response[str]:
         """What happens, as it happens: a server-sent event for each event that the caller may see, its data the resource.
 
         `id` is a position; `from`, or Last-Event-ID, resumes after one. 410 if it is more than 10,000 events back. `topics` are
         those to listen to, with commas between them, of those that channels know; without it, all that the caller sees by query.
         The last event is `session_ended` with the `reason` token_expired (refresh, then resume), session_revoked or
-        tenant_suspended. gzip if Accept-Encoding asks for it.
+        tenant_suspended. gzip if Accept-Encoding asks for it. `ticket` takes the place of an access token.
         """
         feed: Feed = request.app.state.feed
         who = request.user
@@ -67,6 +68,14 @@ class FeedController(Controller):
         listener = await feed.join(who.tenant_id, listened, queue, position)
         compressed = compression.takes_gzip(request.headers.get("accept-encoding"))
         return _EventStream(_Connection(feed, parts, who, queue, listener, compressed))
+
+    @post("/tickets", operation_id="issueFeedTicket", operation_class=answers.Grant, guards=[may("feed:read")])
+    async def issue_ticket(
+        self, request: HttpRequest, parts: NamedDependency[Parts]
+    ) -> Response[answers.Data[tickets.TicketIssued]]:
+        """A ticket for a client that cannot send a header, such as EventSource: `?ticket=` opens one stream within 30 s, once."""
+        issued = await tickets.issue(parts, request.user)
+        return sent.Answer(answers.Data(issued), status_code=201, headers={"Cache-Control": "no-store"})
 
 
 def encode(message: Message, _: str) -> Frame:

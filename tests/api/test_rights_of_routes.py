@@ -114,6 +114,7 @@ DECLARED = {
     "GET /api/v1/ledger/aggregates/{aggregate_id}": "ledger:read",
     "GET /api/v1/feed": "feed:read",
     "GET /api/v1/audit": "audit:read",
+    "POST /api/v1/feed/tickets": "feed:read",
     "GET /api/v1/admin/projections": "projections:read",
     "GET /api/v1/admin/projections/{view}/rebuild": "projections:read",
     "POST /api/v1/admin/projections/{view}/rebuild": "projections:write",
