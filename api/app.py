@@ -45,6 +45,7 @@ from api.accounts.users import UserController
 from api.feed import controller as feed
 from api.feed.feed import Feed
 from api.parts import Parts
+from api.plainsocket import endpoint as plainsocket
 from api.socket import endpoint as socket
 from api.socket import longpoll
 from api.socket.client import Shared
@@ -68,7 +69,10 @@ class Application(Litestar):
             await super().__call__(scope, receive, send)
 
 
-SOCKETS: dict[str, Callable[[State, WebSocketScope, Receive, Send], Awaitable[None]]] = {socket.PATH: socket.websocket}
+SOCKETS: dict[str, Callable[[State, WebSocketScope, Receive, Send], Awaitable[None]]] = {
+    socket.PATH: socket.websocket,
+    plainsocket.PATH: plainsocket.websocket,
+}
 """By their path."""
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from litestar import asgi
 from litestar.datastructures import State
@@ -19,6 +19,13 @@ from api.socket.sockets import Sockets
 PATH = "/socket/websocket"
 
 _log = logging.getLogger(__name__)
+
+
+class Receiver(Protocol):
+    """A client of either protocol."""
+
+    async def receive(self, data: str | bytes) -> None:
+        """Do what a frame asks for."""
 
 
 @asgi(PATH, copy_scope=False, opt=rights.open_to_all("it tells nothing but that a socket is opened otherwise"))
@@ -41,19 +48,19 @@ async def websocket(state: State, scope: WebSocketScope, receive: Receive, send:
         _log.info("A socket was refused: %s", refusal)
         await send({"type": "websocket.close", "code": 1008, "reason": ""})  # before an accept it is 403
         return
-    line = _wire(scope)
+    line = wire_of(scope)
     await send({"type": "websocket.accept", "subprotocol": taken.subprotocol, "headers": []})
     line.forget_handshake()
     client = Client(state.channels, taken.who, taken.serializer, line, encodings.ON_WIRE[taken.serializer])
     del taken
     sockets.add(client, "phoenix")
     try:
-        await _converse(client, line, receive)
+        await converse(client, line, receive)
     finally:
         sockets.remove(client)
 
 
-async def _converse(client: Client, line: wire.Wire, receive: Receive) -> None:
+async def converse(client: Receiver, line: wire.Wire, receive: Receive) -> None:
     """One frame after the other; who is too fast is read more slowly."""
     clock = asyncio.get_running_loop().time
     bucket = pace.Pace(clock())
@@ -67,7 +74,8 @@ async def _converse(client: Client, line: wire.Wire, receive: Receive) -> None:
         await client.receive(data)
 
 
-def _wire(scope: WebSocketScope) -> wire.Wire:
+def wire_of(scope: WebSocketScope) -> wire.Wire:
+    """The server's side of the connection."""
     extensions: Mapping[str, Any] = scope.get("extensions") or {}
     if wire.EXTENSION not in extensions:
         raise RuntimeError(f"The server gives no {wire.EXTENSION}. Run uvicorn with ws=api.socket.wire.Wire.")

@@ -3,17 +3,30 @@
 import asyncio
 import time
 from contextlib import suppress
+from typing import Protocol
 
 from prometheus_client import Gauge
 
 from api.parts import Parts
-from api.socket.client import Client
 from api.socket.protocol.connection import Code
 
 CLIENTS_MAX = 20_000
 """About 60 KiB each."""
 LOOK_S = 1.0
 """Between two looks at who was silent too long or has an expired token: 20,000 take some milliseconds."""
+
+
+class Client(Protocol):
+    """Of either protocol."""
+
+    def tick(self, now_s: float) -> None:
+        """Called every LOOK_S, with the time since 1970."""
+
+    def close(self, code: Code, reason: str) -> None:
+        """By us."""
+
+    def lost(self) -> None:
+        """The connection is gone. Again changes nothing."""
 
 
 class Sockets:

@@ -1,0 +1,59 @@
+"""The ASGI side of a plain WebSocket: who is taken in."""
+
+import logging
+import time
+
+from litestar.datastructures import State
+from litestar.types import Receive, Send, WebSocketScope
+
+from api import errors, headers
+from api.feed import tickets
+from api.plainsocket.client import Client
+from api.rights import Who
+from api.socket import endpoint, handshake
+from api.socket.sockets import Sockets
+
+PATH = "/api/v1/feed/ws"
+
+_log = logging.getLogger(__name__)
+
+
+async def websocket(state: State, scope: WebSocketScope, receive: Receive, send: Send) -> None:
+    """403 before the upgrade for a ticket or a token that is not good; without either the first message has to bring one."""
+    await receive()  # websocket.connect
+    sockets: Sockets = state.sockets
+    try:
+        if sockets.full:
+            raise handshake.Refused("this process takes no more sockets")
+        handshake.check_origin(scope, state.parts.socket_origins)
+        who = await _who(state, scope)
+    except handshake.Refused as refusal:
+        _log.info("A socket was refused: %s", refusal)
+        await send({"type": "websocket.close", "code": 1008, "reason": ""})  # before an accept it is 403
+        return
+    line = endpoint.wire_of(scope)
+    await send({"type": "websocket.accept", "subprotocol": None, "headers": []})
+    line.forget_handshake()
+    client = Client(state.parts, state.feed, state.authenticate, line, time.time())
+    sockets.add(client, "websocket")
+    try:
+        if who is not None:
+            client.take(who)
+        await endpoint.converse(client, line, receive)
+    finally:
+        sockets.remove(client)
+
+
+async def _who(state: State, scope: WebSocketScope) -> Who | None:
+    """Raises Refused."""
+    authorization = headers.first(scope, b"authorization")
+    try:
+        if authorization is not None:
+            who: Who = state.authenticate(authorization)
+            return who if isinstance(who, Who) else await who
+        ticket = tickets.of(scope["query_string"])
+        return None if ticket is None else await tickets.redeem(state, ticket)
+    except Exception as error:
+        if errors.problem(error) is None:
+            raise
+        raise handshake.Refused(str(error)) from None
