@@ -45,9 +45,10 @@ def read(data: str | bytes) -> Said:
     if isinstance(data, bytes):
         raise Unreadable("It is a binary frame. Send text.")
     try:
-        return _DECODER.decode(data)
+        said: Said = _DECODER.decode(data)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise Unreadable(f"It is none of the messages that docs/realtime.md names: {error}.") from None
+    return said
 
 
 def told(kind: str, **members: Any) -> bytes:
