@@ -195,7 +195,10 @@ async def test_a_replica_that_is_killed_costs_nobody_an_answer_and_is_used_again
     await comes_to(reading, "in use")
     stop.set()
     assert all(await asyncio.gather(*asking))
-    assert len([record for record in caplog.records if record.name == replica.__name__]) == 2
+    said = [record.getMessage() for record in caplog.records if record.name == replica.__name__]
+    assert "the replica is away" in said[0]
+    assert "read the replica" in said[-1]
+    assert len(said) <= 3  # it may be behind for a moment when it is back; nothing was said for each query
 
 
 async def test_a_replica_that_says_nothing_holds_a_query_up_for_a_second_at_the_most(

@@ -9,6 +9,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
+from projections import catalogue
 from tests.bitnexus import commandline
 from tests.bitnexus.commandline import CommandLine
 from tests.world import Database
@@ -132,7 +133,8 @@ def test_an_unknown_view_or_tenant_is_said_so(bitnexus: CommandLine, command: st
     first, *more = command.split()
     view = more if more == ["--view"] else []
     options = [] if view else more
-    assert "There is no such view: 'profits'. Give one of products, transactions, refunds, sales." in refused(
+    known = ", ".join(each.name for each in catalogue.VIEWS)
+    assert f"There is no such view: 'profits'. Give one of {known}." in refused(
         bitnexus, first, *view, "profits", "--tenant", "platform", *options
     )
     assert "There is no tenant with this slug: 'nobody'" in refused(

@@ -85,17 +85,14 @@ async def refuses_while_full(
 async def test_without_room_for_the_log_the_database_ends_and_loses_nothing(
     bitnexus: CommandLine, embedded: Embedded, tmp_path: Path
 ) -> None:
-    """PostgreSQL gives up when it cannot write its log, and cannot even recover until there is room: somebody starts it then."""
+    """PostgreSQL gives up when it cannot write its log; `serve` starts it again, and goes on when there is room."""
     limit = FileLimit(embedded)
     async with Site(bitnexus, tmp_path / "serve.log") as site, Traffic(site.url) as traffic:
         await traffic.acknowledges(BEFORE)
         limit.limit(WITHOUT_LOG_BYTES_MAX, APPENDING)
         await asyncio.to_thread(wait_until_ended, embedded)
         ended_at = len(traffic.acknowledged)
-        await asyncio.sleep(FULL_S)
-        assert len(traffic.acknowledged) == ended_at
-        await asyncio.to_thread(embedded.start)
-        await traffic.acknowledges(BEFORE)
+        await traffic.acknowledges(BEFORE)  # the new server is under no limit: there is room again
         await traffic.finish()
         await traffic.assert_stands(bitnexus, f"the database ended at {ended_at} acknowledged")
         assert traffic.unanswered == 0

@@ -157,13 +157,15 @@ async def test_what_was_unreadable_is_there_again_after_its_key_was_restored_and
     """As docs/privacy.md says: the events are whole, only the view was made without the key."""
     view = next(view for view in catalogue.VIEWS if view.name == "transactions")
     source = stream.Source(world.ledger.codec, Keyring(MASTER))  # of a process that has not read the key before
-    damage = "UPDATE ledger.subject_keys SET wrapped = overlay(wrapped PLACING %s FROM 20) WHERE tenant_id = %s"
+    buyer = await world.ledger.subject(story.tenant_id, "buyer", REFERENCE)
+    damage = "UPDATE ledger.subject_keys SET wrapped = overlay(wrapped PLACING %s FROM 20) WHERE subject_id = %s"
     with psycopg.connect(world.database.owner_url, autocommit=True) as owner:
-        ((kept,),) = owner.execute("SELECT substr(wrapped, 20, 1) FROM ledger.subject_keys").fetchall()
-        owner.execute(damage, (bytes([kept[0] ^ 1]), story.tenant_id))
+        looked = "SELECT substr(wrapped, 20, 1) FROM ledger.subject_keys WHERE subject_id = %s"
+        ((kept,),) = owner.execute(looked, (buyer,)).fetchall()
+        owner.execute(damage, (bytes([kept[0] ^ 1]), buyer))
         await project(projector, source, view, story, limit=100)
         assert await references(projector, story, generation=1) == {None, codec.UNREADABLE}
-        owner.execute(damage, (kept, story.tenant_id))
+        owner.execute(damage, (kept, buyer))
     compared = await rebuilt(world, source, view, story.tenant_id)
     assert not compared.equal
     assert REFERENCE not in str(compared)
