@@ -37,7 +37,7 @@ SELECT (SELECT count(*) FROM ledger.commands c WHERE NOT EXISTS (
                 AND convert_from(e.metadata, 'UTF8')::jsonb ->> 'command_id' = c.command_id::text)),
        (SELECT count(*) FROM ledger.events e WHERE e.topic = 'product.listed' AND NOT EXISTS (
             SELECT FROM ledger.reservations r WHERE r.tenant_id = e.tenant_id AND r.owner = e.originator_id)),
-       (SELECT count(*) FROM ledger.reservations r WHERE NOT EXISTS (
+       (SELECT count(*) FROM ledger.reservations r WHERE r.kind = 'sku' AND NOT EXISTS (
             SELECT FROM ledger.events e WHERE e.tenant_id = r.tenant_id AND e.originator_id = r.owner))
 """
 
@@ -124,7 +124,7 @@ def wait_until_ended(embedded: Embedded) -> None:
 
 
 def half_written(embedded: Embedded) -> tuple[int, ...]:
-    """Commands without events, events without commands, products without their SKU's reservation, reservations of nobody."""
+    """Commands without events, events without commands, products without their SKU's reservation, SKUs of nobody."""
     with psycopg.connect(embedded.owner_url) as owner:
         row = owner.execute(HALF_WRITTEN).fetchone()
     assert row is not None
