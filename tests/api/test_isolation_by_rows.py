@@ -45,6 +45,7 @@ NO_QUERIES = {
     "reading.first_parked": "of all three: one position",
     "tenancy.query": "this is what the filter is taken out in",
     "key_uses.use": "runs with the writer's rights; the key's hash says whose it is",
+    "feed_tickets.issue": "writes only, by a function with the writer's rights",
     "read.decode": "of entries that were read",
     "legibility.check": "the operator's, on the projector's connections, as the next two",
     "replay.tenant": "",
