@@ -24,7 +24,7 @@ import psycopg
 import uvloop
 
 from bench import project, server
-from bitnexus import process
+from bitnexus import collecting, process
 from bitnexus.installation import Installation
 from bitnexus.retail import plan as retail_plan
 from bitnexus.retail import rows, run
@@ -69,6 +69,7 @@ def _project(app_url: str, master: bytes, tenant_id: UUID, view_name: str, head:
     """In a process of its own."""
     (view,) = [view for view in catalogue.VIEWS if view.name == view_name]
     source = stream.Source(Codec(domain_catalogue.AGGREGATES), Keyring(MasterKey(master)))
+    collecting.seldom()  # as `bitnexus project` does
     begun = time.process_time()
     seconds = uvloop.run(project.catch_up(app_url, source, tenant_id, [view], head))
     peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platform == "darwin" else 1)

@@ -6,7 +6,6 @@ are finished, batches in flight too, connections to the database are let go.
 
 import asyncio
 import contextlib
-import gc
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 
@@ -14,7 +13,7 @@ import uvicorn
 
 from api import rates
 from api.socket import wire
-from bitnexus import database, doing, erasures, expiry, process, protocol, reconciling, stopping, web
+from bitnexus import collecting, database, doing, erasures, expiry, process, protocol, reconciling, stopping, web
 from bitnexus.counting import Slot
 from bitnexus.installation import Installation
 from bitnexus.listening import BACKLOG
@@ -101,8 +100,7 @@ async def _serve(
             app = web.application(parts, settings, telemetry, limits, streams_end, copy)
             server = Server(_config(app, settings), streams_end, ready)
             stops(server.stop)
-            gc.collect()
-            gc.freeze()  # what start-up made stays for good: the collector need not walk it again and again
+            collecting.seldom()
             async with protocol.watching(server.server_state.connections):
                 await server.serve([listener])
 

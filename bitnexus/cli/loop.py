@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import uvloop
 
-from bitnexus import cli, installation, process
+from bitnexus import cli, collecting, installation, process
 from bitnexus.cli.output import Output
 from bitnexus.settings import Settings
 
@@ -52,6 +52,7 @@ def with_process(
 
     async def opened(base: installation.Installation) -> T:
         async with process.running(base, projecting=projecting) as parts:
+            collecting.seldom()
             return await work(parts)
 
     with installation.opened(settings, output.say) as base:

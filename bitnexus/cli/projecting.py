@@ -7,7 +7,7 @@ from argparse import Namespace
 import uvloop
 from rich.text import Text
 
-from bitnexus import cli, installation, logs, process, stopping
+from bitnexus import cli, collecting, installation, logs, process, stopping
 from bitnexus.cli.output import Output
 from bitnexus.installation import Installation
 from bitnexus.settings import Settings
@@ -22,6 +22,7 @@ def project(arguments: Namespace, settings: Settings, output: Output) -> int:
         stopping.on_signal(stopped.set)
         try:
             async with process.running(base, projecting=True):
+                collecting.seldom()
                 output.result({"pid": os.getpid()}, Text("BitNexus keeps the views up."))
                 await stopped.wait()
         finally:
