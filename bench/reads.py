@@ -94,7 +94,7 @@ def _measured(url: str, script: str, seconds: int, folder: Path, cpu: _Cpu) -> d
     rate = re.search(r"Requests/sec:\s+([\d.]+)", said)
     count = re.search(r"(\d+) requests in", said)
     p99 = re.search(r"99%\s+([\d.]+)(us|ms|s)", said)
-    refused = re.search(r"Non-2xx or 3xx responses: (\d+)", said)
+    assert "Non-2xx" not in said, said  # what is refused is quick
     assert rate is not None, said
     assert count is not None, said
     assert p99 is not None, said
@@ -102,7 +102,6 @@ def _measured(url: str, script: str, seconds: int, folder: Path, cpu: _Cpu) -> d
     return {
         "per_s": round(float(rate[1])),
         "p99_ms": round(float(p99[1]) * {"us": 1e-3, "ms": 1.0, "s": 1e3}[p99[2]], 2),
-        "refused": int(refused[1]) if refused else 0,
         "worker_cpu_us": round(worker_s / int(count[1]) * 1e6),
         "database_cpu_us": round(database_s / int(count[1]) * 1e6),
     }
@@ -125,7 +124,7 @@ def _serving(urls: server.Urls, folder: Path, cache_mib: int) -> Iterator[tuple[
     environment = _environment(urls) | {"BITNEXUS_CACHE_MIB": str(cache_mib)}
     port = http.free_port()
     command = [sys.executable, "-m", "bitnexus", "serve", "--port", str(port), "--workers", str(WORKERS)]
-    process = subprocess.Popen([*command, "--data-dir", str(folder)], env=environment)
+    process = subprocess.Popen([*command, "--data-dir", str(folder)], env=environment, stdout=subprocess.DEVNULL)
     try:
         http.wait_until_ready(f"http://127.0.0.1:{port}")
         yield f"http://127.0.0.1:{port}", process.pid
@@ -135,7 +134,7 @@ def _serving(urls: server.Urls, folder: Path, cache_mib: int) -> Iterator[tuple[
 
 
 def _environment(urls: server.Urls) -> dict[str, str]:
-    return {**os.environ, "DATABASE_URL": urls.owner, "BITNEXUS_MASTER_KEY": server.MASTER_TEXT}
+    return {**os.environ, **server.UNLIMITED, "DATABASE_URL": urls.owner, "BITNEXUS_MASTER_KEY": server.MASTER_TEXT}
 
 
 def _token(url: str) -> tuple[str, UUID]:

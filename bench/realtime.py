@@ -96,6 +96,7 @@ def _our_site(folder: Path) -> Iterator[Site]:
     """`bitnexus serve` with one worker and a tenant `shop`."""
     bitnexus, where = [sys.executable, "-m", "bitnexus"], ["--data-dir", str(folder / "data")]
     environment = {key: value for key, value in os.environ.items() if key != "DATABASE_URL"}
+    environment |= server.UNLIMITED
     port = free_port()
     process = subprocess.Popen(
         [*bitnexus, "serve", *where, "--port", str(port)], env=environment, stdout=subprocess.DEVNULL
