@@ -16,6 +16,9 @@ Role = Literal["app", "projector", "platform"]
 CONNECT_TIMEOUT_S = 10
 REPLICA_CONNECT_TIMEOUT_S = 2
 """There is the primary."""
+SILENCE = {"tcp_user_timeout": 10_000, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 2}
+"""A database that vanished without a word (its machine, its address) is lost after some 20 s, not after a quarter of an hour.
+Sockets of Unix have none of this."""
 PROJECTOR_IDLE_MS_MAX = 5_000
 """In a transaction. A batch is under way in the server or being prepared for it: milliseconds."""
 POOL_WAIT_S = 5.0
@@ -32,6 +35,8 @@ def parameters(app_url: str, role: Role) -> dict[str, Any]:
     found = conninfo.conninfo_to_dict(app_url)
     options = f"{found.pop('options', None) or ''} -c role=bitnexus_{role} -c timezone=UTC".strip()
     found.setdefault("connect_timeout", CONNECT_TIMEOUT_S)
+    for name, value in SILENCE.items():
+        found.setdefault(name, value)
     return {**found, "options": options, "client_encoding": "UTF8", "application_name": f"bitnexus {role}"}
 
 

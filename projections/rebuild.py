@@ -149,7 +149,8 @@ async def _unfinished(
     if other is None:
         return None
     before = await status(connection, view.name, tenant_id)
-    if other.version != view.version or before is None or before.finished_at is not None or other.state == "dropping":
+    done = before is None or before.finished_at is not None or other.state in ("broken", "dropping")
+    if before is None or done or other.version != view.version:
         raise Kept(view.name, other.generation, other.state)
     if before.working and not before.paused and before.error is None:
         raise UnderWay(view.name, other.generation, other.position, before.head)

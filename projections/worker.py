@@ -83,6 +83,7 @@ class Worker:
         self._at: OrderedDict[UUID, int] = OrderedDict()  # where a tenant's view was found or left
         self._trouble: dict[UUID, _Trouble] = {}
         self._failures: dict[UUID, Failure] = {}
+        self._changed: set[UUID] = set()  # whose generations came or went during the last batch
         self._retries: dict[UUID, asyncio.TimerHandle] = {}
         self._wake = asyncio.Event()
         self._closing = asyncio.Event()
@@ -214,6 +215,7 @@ class Worker:
         self._events += stretch.to - stretch.after
         self._at[tenant_id] = stretch.to
         self._failures.pop(tenant_id, None)
+        self._changed.discard(tenant_id)
         trouble = self._trouble.get(tenant_id)
         if trouble is not None:
             trouble.attempts = 0
@@ -227,11 +229,12 @@ class Worker:
     # What failed
 
     async def _failed(self, tenant_id: UUID, target: int, stretch: stream.Stretch | None, error: Exception) -> None:
-        if isinstance(error, generations.Changed):
-            self.offer(tenant_id, target)
+        if isinstance(error, generations.Changed) and tenant_id not in self._changed:
+            self._changed.add(tenant_id)
+            self.offer(tenant_id, target)  # at once; whoever finds a change twice running waits, and says so
             return
         cause = error.cause if isinstance(error, batches.GenerationFailed) else error
-        if failures.is_outage(cause) or stretch is None:
+        if failures.is_outage(cause) or stretch is None or isinstance(error, generations.Changed):
             if failures.is_lost(cause):
                 await self._outage(tenant_id, target, cause)
             else:

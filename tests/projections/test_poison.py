@@ -215,6 +215,29 @@ async def test_a_view_that_must_not_park_stops_for_that_tenant_alone_and_says_so
     await assert_replay_gives_the_same(world, source, story.tenant_id, [products.VIEW])
 
 
+async def test_a_stopped_view_that_was_rebuilt_goes_on(
+    start_process: StartProcess,
+    world: World,
+    story: Story,
+    projector: Connection,
+    source: stream.Source,
+    poisoned: Poisoned,
+) -> None:
+    """The code was corrected: both generations are fed again, so that one can switch back."""
+    poisoned.poison[story.listed[1].id] = 1
+    view = stops(poisoned)
+    process = await start_process([view])
+    await stopped(projector, view, story)
+    poisoned.poison.clear()
+    await rebuilt(world, source, view, story.tenant_id)
+    await process.reaches(story, [view])
+    found = await generations.all_of(projector, view.name, story.tenant_id)
+    assert [(each.state, each.stopped, each.position) for each in found] == [
+        ("ready", False, story.position),
+        ("active", False, story.position),
+    ]
+
+
 async def test_a_stopped_view_can_pass_over_the_event(
     start_process: StartProcess,
     world: World,
