@@ -6,13 +6,14 @@ import shutil
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import httpx
 import pytest
 import pytest_asyncio
 
 from tests.bitnexus import commandline
+from tests.clients import chromium
 from tests.clients.node import HERE
 from tests.faults.site import Site
 from tests.world import Database
@@ -22,13 +23,23 @@ from tests.world import Database
 def _packages() -> None:
     """As package-lock.json says, installed once."""
     if shutil.which("node") is None or shutil.which("npm") is None:
-        missing = "Node is missing. Install Node 20 or newer with npm, then run this again."
-        if os.environ.get("CI"):
-            pytest.fail(missing)
-        pytest.skip(missing)
+        _do_without("Node is missing. Install Node 20 or newer with npm, then run this again.")
     stamp, lock = HERE / "node_modules" / ".package-lock.json", HERE / "package-lock.json"
     if not stamp.exists() or stamp.stat().st_mtime < lock.stat().st_mtime:
         subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=HERE, check=True, capture_output=True, timeout=300)
+
+
+@pytest.fixture(scope="session")
+def browser() -> str:
+    """Chromium's path."""
+    return chromium.path() or _do_without(chromium.MISSING)
+
+
+def _do_without(missing: str) -> NoReturn:
+    """A machine of a user's may lack it, one that says CI may not."""
+    if os.environ.get("CI"):
+        pytest.fail(missing)
+    pytest.skip(missing)
 
 
 @dataclasses.dataclass(frozen=True)
