@@ -44,6 +44,7 @@ from api.accounts.second_factors import SecondFactorController
 from api.accounts.users import UserController
 from api.feed import controller as feed
 from api.feed.feed import Feed
+from api.live import page as live
 from api.parts import Parts
 from api.plainsocket import endpoint as plainsocket
 from api.socket import endpoint as socket
@@ -107,6 +108,7 @@ def create_app(parts: Parts) -> Litestar:
             metrics.metrics,
             socket.no_websocket,
             longpoll.longpoll,
+            live.router(),
             Router(
                 PREFIX,
                 route_handlers=[

@@ -28,6 +28,13 @@ OPEN_TO_ALL = {
     "POST /api/v1/auth/second-factor",
     "POST /api/v1/auth/second-factor/enrolment",
     "POST /api/v1/auth/second-factor/confirmation",
+    "GET /live",  # a page; what it shows it asks for with a token
+    "GET /live/live.css",
+    "GET /live/live.js",
+    "GET /live/sales.js",
+    "GET /live/client.js",
+    "GET /live/feed.js",
+    "GET /live/problem.js",
     "GET /schema",
     "GET /schema/openapi.json",
     "GET /schema/openapi-3.0.json",

@@ -17,7 +17,9 @@ from tests.world import Database
 
 PACKAGE = Path(__file__).parents[2] / "clients" / "js"
 TIMEOUT_S = 300
-REWRITE = "clients/js/src/schema.ts is not of the API as it is. To make it anew: REWRITE=1 pytest " + __name__
+LIVE = PACKAGE.parents[1] / "api" / "live" / "client"
+SCHEMA = "clients/js/src/schema.ts"
+REWRITE = f"{SCHEMA} is not of what it is made from. To make it anew: REWRITE=1 pytest {__name__}"
 
 
 def run(*words: str, **environment: str) -> str:
@@ -75,6 +77,15 @@ def test_it_does_against_a_real_server_what_it_promises(built: None, database: D
     )
     assert "# fail 0" in told, told
     assert "# pass 7" in told, told
+
+
+def test_the_page_of_the_demo_has_the_client_as_it_is(built: None) -> None:
+    """It is served compiled: whoever runs a demo has no compiler."""
+    for checked_in in sorted(LIVE.glob("*.js")):
+        made = PACKAGE / "dist" / checked_in.name
+        if os.environ.get("REWRITE"):
+            shutil.copyfile(made, checked_in)
+        assert made.read_text() == checked_in.read_text(), REWRITE.replace(SCHEMA, str(checked_in))
 
 
 def test_what_is_packed_is_what_is_needed(built: None) -> None:
