@@ -1,19 +1,23 @@
 """What `bitnexus demo` has to show: a tenant, an account of each role, and the sample sales. Made once, found again later."""
 
 import base64
+import random
 import time
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from importlib import resources
+from urllib.parse import urlencode
 from uuid import UUID
 
 import msgspec
 
+from bitnexus import trading
 from bitnexus.process import Process
 from bitnexus.retail import plan as retail_plan
 from bitnexus.retail import report, rows, run
 from commands import accounts, tenants
-from domain.accounts import Role
+from domain.accounts import Role, normalise_email
 from domain.tenants import PLATFORM_ID, PLATFORM_SLUG
 from ledger import ids
 from ledger.caller import Caller
@@ -24,6 +28,8 @@ SAMPLE = "online-retail-5000.csv.gz"
 SOURCE = "online-retail"
 PASSWORD_BYTES = 10
 """80 bits in 16 characters of base32: not to be guessed, and still to be typed."""
+TRADED_MAX = 300
+"""Products of which sales are made up."""
 
 
 class Login(msgspec.Struct, frozen=True):
@@ -35,11 +41,12 @@ class Login(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Demo:
-    """`new`: whether this run made the tenant."""
+    """`new`: whether this run made the tenant. `products` are SKUs of which more may be sold."""
 
     new: bool
     logins: list[Login]
     sales: report.Report
+    products: list[str]
 
 
 def logins(master: MasterKey) -> list[Login]:
@@ -71,7 +78,28 @@ async def prepare(parts: Process, progress: run.Progress) -> Demo:
     with resources.as_file(resources.files("bitnexus.data") / SAMPLE) as path:
         plan = retail_plan.plan(rows.read(path))
     carried = await run.carry_out(plan, tenant_id, parts.ledger, source=SOURCE, progress=progress)
-    return Demo(new, found, report.report(SAMPLE, SLUG, SOURCE, plan, carried, time.perf_counter() - begun))
+    told = report.report(SAMPLE, SLUG, SOURCE, plan, carried, time.perf_counter() - begun)
+    return Demo(new, found, told, [product.sku for product in plan.products[:TRADED_MAX]])
+
+
+def live_page(url: str, login: Login) -> str:
+    """Where that account, once it has logged in, sees sales arrive."""
+    from api.live import page  # the HTTP side, half a second, which whoever serves has spent by now
+
+    return f"{url}{page.PATH}#{urlencode({'tenant': login.tenant, 'email': login.email})}"
+
+
+@asynccontextmanager
+async def trades(parts: Process, made: Demo) -> AsyncIterator[None]:
+    """Sells while it lasts: half of it through the affiliate, a third to the user, so that both see some arrive."""
+    tenant_id = await tenants.find(SLUG, parts.ledger)
+    emails = {login.role: normalise_email(login.email) for login in made.logins}
+    known = await parts.ledger.find(tenant_id, accounts.EMAIL, list(emails.values()))
+    user, affiliate = (known.get(emails[role]) for role in (Role.USER, Role.AFFILIATE))
+    chosen = random.Random()  # nosec B311  # nothing secret hangs on it
+    trade = trading.Trade(parts.ledger, tenant_id, made.products, (user, None, None), (affiliate, None), chosen)
+    async with trading.running(trade):
+        yield
 
 
 async def _ensure_tenant(parts: Process, admin: Login) -> bool:

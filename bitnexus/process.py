@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from bitnexus import database, stopping
 from bitnexus.installation import Installation
@@ -53,6 +54,10 @@ class Process:
     reached: positions.Reached
     rows: Rows
     runner: Runner
+
+
+Beside: TypeAlias = Callable[[Process], AbstractAsyncContextManager[object]]
+"""What goes on in a process beside its main work, for as long."""
 
 
 @asynccontextmanager

@@ -17,6 +17,7 @@ from bitnexus import collecting, database, doing, erasures, expiry, process, pro
 from bitnexus.counting import Slot
 from bitnexus.installation import Installation
 from bitnexus.listening import BACKLOG
+from bitnexus.process import Beside
 from bitnexus.settings import Settings
 from bitnexus.telemetry import Telemetry
 from commands import tenants
@@ -61,10 +62,11 @@ async def serve(
     ready: Callable[[], None],
     stops: Callable[[Callable[[], None]], None] = lambda stop: None,
     slot: Slot | None = None,
+    beside: Beside = contextlib.nullcontext,
 ) -> None:
     """Until SIGTERM or SIGINT, or until what `stops` was given is called. `ready` is called once requests are answered.
 
-    `slot` is where this worker counts, if it is one of several.
+    `slot` is where this worker counts, if it is one of several. What `beside` gives lasts as long as the serving.
 
     Raises CancelledError if it is stopped before that. Afterwards the process is deaf to both signals.
     """
@@ -72,7 +74,7 @@ async def serve(
     assert task is not None
     stopping.on_signal(task.cancel)
     try:
-        await _serve(base, settings, listener, ready, stops, Telemetry(slot))
+        await _serve(base, settings, listener, ready, stops, Telemetry(slot), beside)
     finally:
         stopping.ignore_signals()
 
@@ -84,6 +86,7 @@ async def _serve(
     ready: Callable[[], None],
     stops: Callable[[Callable[[], None]], None],
     telemetry: Telemetry,
+    beside: Beside,
 ) -> None:
     async with process.running(base, projecting=True, hashing=settings.hashing, appends=telemetry.appends) as parts:
         await tenants.ensure_platform(parts.ledger)
@@ -96,6 +99,7 @@ async def _serve(
             outbox.running(parts.projector, doing.doers(parts, settings)),
             telemetry.watching(parts),
             _replica(base, settings) as copy,
+            beside(parts),
         ):
             app = web.application(parts, settings, telemetry, limits, streams_end, copy)
             server = Server(_config(app, settings), streams_end, ready)

@@ -1,6 +1,7 @@
 """`serve` and `demo`."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -44,15 +45,20 @@ def serve(arguments: Namespace, settings: Settings, output: Output) -> int:
 
 
 def run(
-    base: Installation, settings: Settings, listener: socket.socket, workers: int, ready: Callable[[], None]
+    base: Installation,
+    settings: Settings,
+    listener: socket.socket,
+    workers: int,
+    ready: Callable[[], None],
+    beside: process.Beside = contextlib.nullcontext,
 ) -> None:
-    """Until SIGTERM or SIGINT. Raises KeyboardInterrupt if that comes before requests are answered."""
+    """Until SIGTERM or SIGINT. `beside` is for one worker alone. Raises KeyboardInterrupt if that comes before requests are answered."""
     try:
         if workers == 1:
             from bitnexus import serve as serving  # half a second, which a parent of workers need not spend
 
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(serving.serve(base, settings, listener, ready))
+                runner.run(serving.serve(base, settings, listener, ready, beside=beside))
             return
         from bitnexus import supervision
 
@@ -75,7 +81,11 @@ def demo(arguments: Namespace, settings: Settings, output: Output) -> int:
     ):
         made = _prepare(base, output)
         url = listening.url(listener)
-        run(base, settings, listener, 1, lambda: output.result(_document(made, url), *_shown(made, url)))
+
+        def ready() -> None:
+            output.result(_document(made, url), *_shown(made, url))
+
+        run(base, settings, listener, 1, ready, lambda parts: showcase.trades(parts, made))
     output.say("Stopped. Every command that was accepted is recorded; `bitnexus demo` goes on with what is there.")
     return cli.GOOD
 
@@ -95,7 +105,13 @@ def _prepare(base: Installation, output: Output) -> showcase.Demo:
 
 
 def _document(made: showcase.Demo, url: str | None) -> dict[str, object]:
-    return {"url": url, "tenant": showcase.SLUG, "new": made.new, "logins": made.logins, "sales": made.sales}
+    page = None if url is None else showcase.live_page(url, _admin(made))
+    about = {"url": url, "page": page, "tenant": showcase.SLUG, "new": made.new}
+    return {**about, "logins": made.logins, "sales": made.sales}
+
+
+def _admin(made: showcase.Demo) -> showcase.Login:
+    return next(login for login in made.logins if login.role == "admin")
 
 
 def _shown(made: showcase.Demo, url: str | None) -> list[RenderableType]:
@@ -107,6 +123,8 @@ def _shown(made: showcase.Demo, url: str | None) -> list[RenderableType]:
     ]
     if url is not None:
         about += ["", f"API       {url}/api/v1", f"schema    {url}/schema", f"health    {url}/health"]
+        about += ["", "See sales arrive, one every few seconds. Log in with the admin's password below:"]
+        about.append(showcase.live_page(url, _admin(made)))
     accounts = table("tenant", "e-mail", "role", "password")
     for login in made.logins:
         accounts.add_row(login.tenant, login.email, login.role, login.password)
@@ -115,8 +133,7 @@ def _shown(made: showcase.Demo, url: str | None) -> list[RenderableType]:
         accounts,
     ]
     if url is not None:
-        admin = next(login for login in made.logins if login.role == "admin")
-        shown += ["Log in and list transactions:", Text(_curl(url, admin), no_wrap=True, overflow="ignore")]
+        shown += ["Log in and list transactions:", Text(_curl(url, _admin(made)), no_wrap=True, overflow="ignore")]
         shown.append("Ctrl-C stops it; the next `bitnexus demo` goes on with what is there.")
     return shown
 

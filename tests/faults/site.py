@@ -1,4 +1,4 @@
-"""`bitnexus serve` as a process of its own, to be killed and started again at the same address."""
+"""`bitnexus serve`, or `demo`, as a process of its own, to be killed and started again at the same address."""
 
 import asyncio
 import json
@@ -21,13 +21,15 @@ LOG_BYTES_SHOWN = 4_000
 class Site:
     """Runs from `start` to `stop`. Its log goes to a file: into a pipe that nobody reads it would stop writing."""
 
-    def __init__(self, bitnexus: CommandLine, log: Path, workers: int = 1) -> None:
+    def __init__(self, bitnexus: CommandLine, log: Path, workers: int = 1, command: str = "serve") -> None:
+        """`command`: "serve", or "demo", which has one worker."""
         self._bitnexus = bitnexus
-        self._workers = workers
+        self._words = [command] if command == "demo" else [command, "--workers", str(workers)]
         self._log = log
         self._port = 0  # until the first start: then the one it found free
         self._process: subprocess.Popen[str] | None = None
         self.url = ""
+        self.announced: dict[str, Any] = {}  # what it printed when it was ready
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -53,7 +55,7 @@ class Site:
     def _start(self) -> None:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*COMMAND, "serve", "--json", "--port", str(self._port), "--workers", str(self._workers)],
+                [*COMMAND, *self._words, "--json", "--port", str(self._port)],
                 env=self._bitnexus.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -62,12 +64,12 @@ class Site:
             )
         overdue = threading.Timer(START_S_MAX, self._process.kill)
         overdue.start()
-        announced = self._announced()
+        self.announced = self._read_announcement()
         overdue.cancel()
-        self.url = announced["url"]
+        self.url = self.announced["url"]
         self._port = int(self.url.rpartition(":")[2])
 
-    def _announced(self) -> Any:
+    def _read_announcement(self) -> Any:
         """The document that it prints when it is ready."""
         assert self._process is not None
         assert self._process.stdout is not None
