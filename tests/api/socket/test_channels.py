@@ -7,9 +7,12 @@ import pytest
 from websockets.asyncio.client import connect
 
 from api.feed import feed as feeds
+from domain import accounts, tenants
 from projections import catalogue
+from tests.api import house
 from tests.api.house import PATIENCE_S, House, Served
 from tests.api.socket.talk import Talk, talk, url
+from tests.world import World
 
 UNAUTHORIZED = {"status": "error", "response": {"reason": "unauthorized"}}
 
@@ -221,6 +224,27 @@ async def test_a_push_that_is_repeated_records_one_sale(address: str, a: House) 
     assert plain[4] == repeated[4] != first
     assert other["response"]["reason"] == "idempotency-key-reused"
     assert list(bad["response"]["errors"]) == ["idempotency_key"]
+
+
+async def test_a_push_over_the_tenants_limit_is_refused_as_by_http(
+    served: Served, address: str, a: House, world: World
+) -> None:
+    """Or a socket would be the way round what the platform allows a tenant."""
+    await a.lists("MUG")
+    root = await house.person(world, tenants.PLATFORM_ID, accounts.Role.SUPER_ADMIN, "root@platform.test")
+    path, topic = f"/platform/tenants/{a.id}/limits", f"transaction:{a.admin.id}"
+    assert (await served.ask(root, "PUT", path, json={"events_per_day": 3})).status_code == 200
+    sale = {"lines": [{"sku": "MUG", "quantity": 1}]}
+    async with talk(address, a.admin) as admin:
+        await admin.join(topic)
+        answered = [await admin.ask("j", topic, "new_transaction", sale) for _ in range(4)]
+        assert [each["status"] for each in answered] == ["ok", "ok", "error", "error"]  # the mug was the first
+        assert answered[-1]["response"]["reason"] == "limit-reached"
+        assert (await served.post(a.admin, "/transactions", sale)).status_code == 403
+        assert (await served.ask(root, "PUT", path, json={})).status_code == 200
+        async with asyncio.timeout(PATIENCE_S):
+            while (await admin.ask("j", topic, "new_transaction", sale))["status"] != "ok":  # noqa: ASYNC110  limits are read anew after seconds
+                await asyncio.sleep(0.05)
 
 
 async def test_an_event_without_a_handler_breaks_its_channel_alone(address: str, a: House) -> None:

@@ -103,3 +103,34 @@ async def test_a_full_process_refuses(address: str, a: House, monkeypatch: pytes
     monkeypatch.setattr(sockets, "CLIENTS_MAX", 1)
     async with talk(address, a.user):
         assert (await refused(url(address, a.user)))[0] == 403
+
+
+# API keys
+
+
+async def test_a_program_joins_what_its_scopes_allow(served: Served, address: str, a: House) -> None:
+    """By its key in place of an access token, among the subprotocols or as a parameter; its sales are nobody's but its own."""
+    program = await a.program("feed:read", "products:read", "transactions:read_all", "transactions:read")
+    async with talk(address, program) as heard:
+        assert (await heard.join(f"tenant:{a.id}"))["status"] == "ok"
+        assert (await heard.join("admin:transactions", "t"))["status"] == "ok"
+        assert (await heard.join("admin:projections", "p"))["response"] == {"reason": "unauthorized"}
+        mug = await a.lists("MUG")
+        await a.sells(mug, buyer=a.user)
+        assert [each[3] for each in await heard.hears(2)] == ["product_listed", "new_transaction"]
+    deaf = await a.program("products:read", "transactions:read")
+    async with talk(address, deaf) as without:
+        for topic in (f"tenant:{a.id}", f"transaction:{deaf.id}", f"notification:{deaf.id}"):
+            assert (await without.join(topic))["response"] == {"reason": "unauthorized"}, topic
+
+
+async def test_a_revoked_key_closes_its_sockets(served: Served, address: str, a: House) -> None:
+    program = await a.program("feed:read", "products:read")
+    async with talk(address, program) as heard:
+        assert (await heard.join(f"tenant:{a.id}"))["status"] == "ok"
+        path = f"/service-accounts/{program.id}/keys/{program.key_id}"
+        assert (await served.ask(a.admin, "DELETE", path)).status_code == 204
+        assert await heard.closed() == 1001
+    assert (await refused(url(address, program)))[0] == 403
+    unknown = dataclasses.replace(program, token=program.token[:-1] + ("0" if program.token[-1] != "0" else "1"))
+    assert (await refused(url(address, unknown)))[0] == 403
