@@ -48,9 +48,9 @@ async def test_sales_of_all_kinds_happen_and_refunds_whole_and_in_part(shop: Hou
 
 
 async def test_a_refused_sale_does_not_end_the_trade_and_a_suspended_tenant_does_not_sell(
-    shop: House, monkeypatch: pytest.MonkeyPatch
+    shop: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whoever tries the demo retires products and suspends tenants."""
+    """Whoever tries the demo retires products and suspends tenants; neither is worth a word in the log."""
     monkeypatch.setattr(Trade, "pause_s", lambda self, lasted_s: 0.01)
     trade = trade_in(shop)
     trade._products = ("NOTHING", "MUG", "CUP")
@@ -62,6 +62,7 @@ async def test_a_refused_sale_does_not_end_the_trade_and_a_suspended_tenant_does
         before = await shop.ledger.head(shop.id)
         await asyncio.sleep(0.2)
         assert await shop.ledger.head(shop.id) == before
+    assert [each.message for each in caplog.records if each.name == trading.__name__] == []
 
 
 def test_a_demo_that_nobody_ends_calms_down() -> None:

@@ -5,12 +5,13 @@ import shutil
 from collections.abc import AsyncIterator
 from typing import Literal
 
-from playwright.async_api import ConsoleMessage, Page, ViewportSize, async_playwright
+from playwright.async_api import ConsoleMessage, Page, ViewportSize, async_playwright, expect
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 MISSING = "Chromium is missing. Install Debian's package chromium, then run this again."
 PATIENCE_MS = 30_000.0
 """How long a page may take to show what it must; it is there within a second."""
+expect.set_options(timeout=PATIENCE_MS)
 DESKTOP, PHONE = ViewportSize(width=1280, height=800), ViewportSize(width=390, height=844)
 
 
