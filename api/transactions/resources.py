@@ -1,11 +1,11 @@
 """The shape of a sale."""
 
 from datetime import date, datetime
-from decimal import Decimal
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
+from litestar.params import Body
 
 from api import etags, single
 from domain import money, transactions
@@ -18,10 +18,10 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     """`unit_price` and `amount` are decimal strings."""
 
     id: int
-    product_id: UUID
+    product_id: Annotated[str, Body(schema_extra={"format": "uuid"})]
     sku: str
     quantity: int
-    unit_price: Decimal
+    unit_price: str
     amount: str
     refunded_quantity: int
 
@@ -133,10 +133,10 @@ def of_aggregate(sale: transactions.Transaction, position: int | str) -> Transac
         lines=[
             Line(
                 id=line.id,
-                product_id=line.product_id,
+                product_id=str(line.product_id),
                 sku=line.sku,
                 quantity=line.quantity,
-                unit_price=line.unit_price,
+                unit_price=str(line.unit_price),
                 amount=money.to_text(line.amount_minor, sale.currency),
                 refunded_quantity=sale.refunded_quantities.get(line.id, 0),
             )

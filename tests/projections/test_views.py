@@ -59,10 +59,10 @@ async def test_a_sale_is_shown_as_its_aggregate_says(
         assert row.lines == [
             LineRow(
                 line.id,
-                line.product_id,
+                str(line.product_id),
                 line.sku,
                 line.quantity,
-                line.unit_price,
+                str(line.unit_price),
                 line.amount_minor,
                 sale.refunded_quantities.get(line.id, 0),
             )
