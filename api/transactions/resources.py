@@ -14,14 +14,19 @@ from projections import sales as sales_view
 from projections import transactions as view
 
 
+# What is read is written as it was, without a UUID and a Decimal made in between: for the documents of HTTP, and of the feeds.
+IdText = Annotated[str, Body(schema_extra={"format": "uuid"}), msgspec.Meta(extra_json_schema={"format": "uuid"})]
+DecimalText = Annotated[str, msgspec.Meta(extra_json_schema={"format": "decimal"})]
+
+
 class Line(msgspec.Struct, frozen=True, kw_only=True):
     """`unit_price` and `amount` are decimal strings."""
 
     id: int
-    product_id: Annotated[str, Body(schema_extra={"format": "uuid"})]
+    product_id: IdText
     sku: str
     quantity: int
-    unit_price: str
+    unit_price: DecimalText
     amount: str
     refunded_quantity: int
 
