@@ -13,7 +13,6 @@ from ledger import codec
 from projections import sales as sales_view
 from projections import transactions as view
 
-
 # What is read is written as it was, without a UUID and a Decimal made in between: for the documents of HTTP, and of the feeds.
 IdText = Annotated[str, Body(schema_extra={"format": "uuid"}), msgspec.Meta(extra_json_schema={"format": "uuid"})]
 DecimalText = Annotated[str, msgspec.Meta(extra_json_schema={"format": "decimal"})]
