@@ -18,8 +18,8 @@ from api.rights import may
 from api.routes import get, post
 from api.transactions import resources
 from commands import accounts as account_commands
+from commands import exports, sessions
 from commands import privacy as commands
-from commands import sessions
 from commands.accounts import held
 from domain import accounts
 from projections import reading
@@ -106,13 +106,17 @@ class PrivacyController(Controller):
         guards=[may("account:read")],
         media_type="application/json",
     )
-    async def export(self, user_id: FromPath[UUID], reader: NamedDependency[Reader]) -> Stream:
+    async def export(
+        self, user_id: FromPath[UUID], reader: NamedDependency[Reader], sender: NamedDependency[Sender]
+    ) -> Stream:
         """All data held of a person: the account, its sessions, and the transactions and refunds of which the person is buyer
-        or affiliate. For oneself, or for admins of anybody of the tenant. Of any length: it is sent while it is read.
+        or affiliate. For oneself, or for admins of anybody of the tenant. Of any length: it is sent while it is read. That it was
+        asked for is recorded first.
         """
         visibility.check(reader.who, user_id, "accounts:export")
         head = await reader.head()
         account = await account_commands.show(user_id, reader.tenant_id, reader.parts.ledger)
+        await exports.of_person(user_id, sender.caller, sender.ledger)
         await reader.parts.reached.wait(reader.tenant_id, [transactions_view.NAME, refunds_view.NAME], head)
         exported = await _user(account, reader)
         headers = {**answers.headers(reader.shown(head)), "Cache-Control": "no-store"}

@@ -117,13 +117,12 @@ class SigningKey(msgspec.Struct, frozen=True):
     verifies_s: int | None
 
 
-def rotate_signing(owner_url: str, master: MasterKey, *, at_once: bool = False) -> list[SigningKey]:
-    """All keys for access tokens, the new one last. Every process learns it within a second.
+def rotate_signing(owner_url: str, new: token_keys.NewKey, *, at_once: bool = False) -> list[SigningKey]:
+    """All keys for access tokens, `new` as the last one. Every process learns it within a second.
 
     It signs when everybody can have it, and the others verify until their tokens have expired; `at_once` it signs now and the
     others verify no more: all clients have to refresh. Raises psycopg.Error.
     """
-    new = token_keys.new(master)
     after_s, overlap_s = (0, 0) if at_once else (token_keys.PUBLISHED_S, token_keys.OVERLAP_S)
     with psycopg.connect(owner_url, autocommit=True) as connection:
         connection.execute("SET ROLE bitnexus_writer")

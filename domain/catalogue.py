@@ -3,11 +3,13 @@
 from domain import (
     accounts,
     attempts,
+    exports,
     invitations,
     looks,
     privacy,
     products,
     repairs,
+    rotations,
     service_accounts,
     tenants,
     transactions,
@@ -28,4 +30,7 @@ AGGREGATES: tuple[type[Aggregate], ...] = (
     repairs.Repair,
     looks.Look,
     attempts.FailedLogIns,
+    exports.PersonExport,
+    exports.TenantExport,
+    rotations.KeyRotation,
 )

@@ -2,14 +2,19 @@
 
 from argparse import Namespace
 
-from bitnexus import cli, installation, rotation
+from bitnexus import cli, installation, process, rotation
+from bitnexus.cli import loop
 from bitnexus.cli.output import Output, table
 from bitnexus.settings import Settings
+from commands import rotations
+from domain.rotations import Rotated
+from ledger import token_keys
 
 
 def rotate(arguments: Namespace, settings: Settings, output: Output) -> int:
     with installation.opened(settings, output.say, migrate=True) as base, output.progress() as bars:
         assert base.owner_url is not None  # or `migrate` had refused
+        loop.run(_recorded(base, Rotated.PERSONS, base.master.id))
         done = rotation.rotate(
             base.owner_url, base.master, lambda rewrapped, total: bars.move("keys", rewrapped, total)
         )
@@ -28,7 +33,9 @@ def rotate(arguments: Namespace, settings: Settings, output: Output) -> int:
 def rotate_signing(arguments: Namespace, settings: Settings, output: Output) -> int:
     with installation.opened(settings, output.say, migrate=True) as base:
         assert base.owner_url is not None  # or `migrate` had refused
-        keys = rotation.rotate_signing(base.owner_url, base.master, at_once=arguments.at_once)
+        new = token_keys.new(base.master)
+        loop.run(_recorded(base, Rotated.TOKENS, new.id, at_once=arguments.at_once))
+        keys = rotation.rotate_signing(base.owner_url, new, at_once=arguments.at_once)
     made = table("key", "signs", "verifies")
     for key in keys:
         signs = (
@@ -42,3 +49,9 @@ def rotate_signing(arguments: Namespace, settings: Settings, output: Output) -> 
         made.add_row(key.id, signs, verifies)
     output.result({"keys": keys}, made)
     return cli.GOOD
+
+
+async def _recorded(base: installation.Installation, of: Rotated, key_id: str, *, at_once: bool = False) -> None:
+    """In the platform's stream, before it is done: a rotation that nobody hears of would be an attacker's."""
+    async with process.running(base, projecting=False) as parts:
+        await rotations.record(of, key_id, parts.ledger, at_once=at_once)

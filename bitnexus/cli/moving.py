@@ -16,7 +16,7 @@ from bitnexus.moving import export as exporting
 from bitnexus.moving import restore as restoring
 from bitnexus.process import Process, running
 from bitnexus.settings import Settings
-from commands import admins, tenants
+from commands import admins, exports, tenants
 from domain import catalogue
 from domain.accounts import Role
 from domain.tenants import PLATFORM_ID, PLATFORM_SLUG, Registration
@@ -51,15 +51,16 @@ def exporting_to(arguments: Namespace, settings: Settings, output: Output) -> tu
     phrase = _export_passphrase(arguments)
     path: Path = arguments.file
 
-    async def find(base: installation.Installation) -> tuple[UUID, str]:
+    async def begin(base: installation.Installation) -> tuple[UUID, str]:
         async with running(base, projecting=False) as parts:
             tenant_id = await tenants.find(arguments.slug, parts.ledger)
             if tenant_id == PLATFORM_ID:
                 raise errors.PlatformStays(arguments.slug)
+            caller = Caller(tenant_id=tenant_id, actor_id=None, role="system", command_id=ids.new_id())
+            await exports.of_tenant(caller, parts.ledger, with_keys=phrase is not None)
             return tenant_id, (await parts.ledger.load(Registration, PLATFORM_ID, tenant_id)).name
 
     with installation.opened(settings, output.say) as base:
-        tenant_id, name = loop.run(find(base))
         locked = None if phrase is None else exporting.Locked(base.master, phrase)
         try:
             with (
@@ -67,6 +68,7 @@ def exporting_to(arguments: Namespace, settings: Settings, output: Output) -> tu
                 database.connect_sync(base.app_url, "projector") as connection,
                 output.progress() as bars,
             ):
+                tenant_id, name = loop.run(begin(base))
                 exported = exporting.export(
                     connection,
                     tenant_id,

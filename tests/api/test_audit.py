@@ -1,12 +1,22 @@
 """The audit trail: what it shows, to whom, and how one finds something in it."""
 
+import asyncio
+import time
 from datetime import datetime, timedelta
 from typing import Any
 
+import pytest
+
 from api import audit
 from commands import accounts as commands
+from commands import exports, rotations
+from domain.accounts import Role
+from domain.rotations import Rotated
+from domain.tenants import PLATFORM_ID
+from ledger import errors
+from tests.api import house
 from tests.api.house import House, Served
-from tests.world import caller
+from tests.world import World, caller
 
 
 async def trail(served: Served, a: House, **query: Any) -> list[dict[str, Any]]:
@@ -105,3 +115,46 @@ async def test_positions_are_opaque_to_who_may_not_read_the_ledger(served: Serve
     second = await served.get(program, "/audit", params={"limit": 1, "cursor": cursor})
     assert second.json()["data"][0]["subject_id"] == (await trail(served, a))[1]["subject_id"]
     assert not second.headers["x-position"].isdigit()
+
+
+async def test_who_takes_a_persons_data_out_is_in_it(served: Served, a: House) -> None:
+    """A person's data that left by an admin's hand are what an auditor asks for first."""
+    for person, of in ((a.user, a.user), (a.admin, a.user), (a.affiliate, a.user)):
+        await served.get(person, f"/users/{of.id}/export")
+    found = await trail(served, a, kind="person.exported")
+    assert [(each["actor_id"], each["role"], each["details"]) for each in found] == [
+        (str(person.id), person.role, {"account_id": str(a.user.id)}) for person in (a.admin, a.user)
+    ]
+
+
+async def test_who_asks_for_the_own_data_in_a_loop_does_not_fill_the_stream(served: Served, a: House) -> None:
+    """Events of security count towards no limit: each minute has one for each person and who asks."""
+    begun = time.time() // exports.RECORDED_EVERY_S
+    answers = await asyncio.gather(*(served.get(a.user, f"/users/{a.user.id}/export") for _ in range(20)))
+    assert {each.status_code for each in answers} == {200}
+    minutes = time.time() // exports.RECORDED_EVERY_S - begun + 1
+    assert 1 <= len(await trail(served, a, kind="person.exported")) <= minutes
+
+
+async def test_what_was_not_recorded_is_not_handed_out(
+    served: Served, a: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(*_: Any) -> None:
+        raise errors.Overloaded(1)
+
+    monkeypatch.setattr(exports, "of_person", full)
+    refused = await served.get(a.user, f"/users/{a.user.id}/export")
+    assert (refused.status_code, a.user.email in refused.text) == (503, False)
+
+
+async def test_the_platforms_trail_has_the_changes_of_keys(world: World, served: Served, a: House) -> None:
+    """Keys are the installation's, so it is super admins who see that they were changed, and no tenant."""
+    await rotations.record(Rotated.TOKENS, "kid-2", a.ledger, at_once=True)
+    await rotations.record(Rotated.PERSONS, "2026", a.ledger)
+    root = await house.person(world, PLATFORM_ID, Role.SUPER_ADMIN, "root@platform.test")
+    found = (await served.get(root, "/audit", params={"kind": "security"})).json()["data"]
+    assert [(each["kind"], each["role"], each["details"]) for each in found] == [
+        ("security.key_rotated", "system", {"of": "persons", "key_id": "2026", "at_once": False}),
+        ("security.key_rotated", "system", {"of": "tokens", "key_id": "kid-2", "at_once": True}),
+    ]
+    assert await trail(served, a, kind="security") == []

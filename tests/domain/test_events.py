@@ -60,11 +60,13 @@ def test_the_topics_are_these() -> None:
         "invitation.issued",
         "invitation.revoked",
         "person.erased",
+        "person.exported",
         "product.listed",
         "product.renamed",
         "product.repriced",
         "product.retired",
         "refund.recorded",
+        "security.key_rotated",
         "security.log_ins_failed",
         "security.refresh_token_replayed",
         "service_account.closed",
@@ -78,6 +80,7 @@ def test_the_topics_are_these() -> None:
         "tenant.closed",
         "tenant.configured",
         "tenant.created",
+        "tenant.exported",
         "tenant.hosts_changed",
         "tenant.limited",
         "tenant.looked_into",
@@ -91,7 +94,7 @@ def test_the_topics_are_these() -> None:
     ]
     assert [vars(each)["TOPIC"] for each in catalogue.AGGREGATES] == [
         "tenant", "registration", "account", "session", "invitation", "service_account", "erasure", "product", "transaction", "refund",
-        "repair", "look", "failed_log_ins",
+        "repair", "look", "failed_log_ins", "person_export", "tenant_export", "key_rotation",
     ]  # fmt: skip
 
 

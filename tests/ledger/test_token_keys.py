@@ -54,7 +54,7 @@ async def test_a_new_key_is_known_before_it_signs_and_the_old_one_verifies_until
 ) -> None:
     keys = await looked(projector)
     old = keys.signing()
-    new = rotation.rotate_signing(database.owner_url, MASTER)[-1]
+    new = rotation.rotate_signing(database.owner_url, token_keys.new(MASTER))[-1]
     await keys.look(projector)
     assert ids(keys) == [old.id, new.id]
     now, signing = time.time(), keys.signing
@@ -71,24 +71,24 @@ async def test_a_key_whose_time_is_over_is_gone_and_a_later_rotation_lengthens_n
 ) -> None:
     keys = await looked(projector)
     first = ids(keys)[0]
-    rotation.rotate_signing(database.owner_url, MASTER)
+    rotation.rotate_signing(database.owner_url, token_keys.new(MASTER))
     await keys.look(projector)
     ends = keys.all[0].verifies_until
-    rotation.rotate_signing(database.owner_url, MASTER)
+    rotation.rotate_signing(database.owner_url, token_keys.new(MASTER))
     await keys.look(projector)
     assert (keys.all[0].id, keys.all[0].verifies_until) == (first, ends)
     with psycopg.connect(database.owner_url, autocommit=True) as owner:
         owner.execute("UPDATE ledger.token_keys SET verifies_until = clock_timestamp() WHERE id = %s", (first,))
         await keys.look(projector)
         assert first not in ids(keys)
-        rotation.rotate_signing(database.owner_url, MASTER)
+        rotation.rotate_signing(database.owner_url, token_keys.new(MASTER))
         assert owner.execute("SELECT count(*) FROM ledger.token_keys WHERE id = %s", (first,)).fetchone() == (0,)
 
 
 async def test_a_stolen_key_counts_no_more_at_once(database: Database, projector: Projector) -> None:
     keys = await looked(projector)
     before = keys.all
-    (only,) = rotation.rotate_signing(database.owner_url, MASTER, at_once=True)
+    (only,) = rotation.rotate_signing(database.owner_url, token_keys.new(MASTER), at_once=True)
     await keys.look(projector)
     assert (ids(keys), keys.signing().id, only.verifies_s) == ([only.id], only.id, None)
     assert before[0].id != only.id
@@ -116,7 +116,7 @@ async def test_a_row_that_was_changed_is_not_used(database: Database, projector:
     """Nobody puts a key of their own in the place of ours, nor one of ours under another's name."""
     keys = await looked(projector)
     first = ids(keys)[0]
-    second = rotation.rotate_signing(database.owner_url, MASTER)[-1].id
+    second = rotation.rotate_signing(database.owner_url, token_keys.new(MASTER))[-1].id
     with psycopg.connect(database.owner_url, autocommit=True) as owner:
         owner.execute(
             "UPDATE ledger.token_keys SET wrapped = (SELECT wrapped FROM ledger.token_keys WHERE id = %s) WHERE id = %s",
