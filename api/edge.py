@@ -1,6 +1,7 @@
 """Around the application, once for each request: its id, its time, what it may be long, who may send how many, which pages may read
 the answer. One wrapper, because each costs more than what it does; all of it together about 5 µs."""
 
+from functools import partial
 from time import perf_counter
 from typing import Any, cast
 from uuid import UUID
@@ -76,6 +77,8 @@ class Edge:
             return send(message)
 
         refusal = self._refusal(scope, authorized)
+        if isinstance(refusal, rates.Bucket):
+            refusal = await self._later(refusal, scope)
         if refusal is not None:
             await _refuse(refusal, answer)
         elif allowed is not None and scope["method"] == "OPTIONS" and _asks_for_method(scope):
@@ -94,13 +97,25 @@ class Edge:
         request_ids.CURRENT.set(known_as)
         scope.setdefault("state", {})["request_id"] = known_as
         try:
-            self._rates.anonymous(scope)
+            unleased = self._rates.anonymous(scope)
+            if unleased is not None:
+                await self._rates.later(unleased, partial(self._rates.anonymous, scope))
         except rates.RateLimited as limited:
             await send({"type": "websocket.close", "code": TRY_AGAIN_LATER, "reason": str(limited)})
         else:
             await app(scope, receive, send)
 
-    def _refusal(self, scope: Scope, authorized: bool) -> "errors.RequestRefused | rates.RateLimited | None":
+    async def _later(self, unleased: rates.Bucket, scope: Scope) -> rates.RateLimited | None:
+        try:
+            await self._rates.later(unleased, partial(self._rates.anonymous, scope))
+        except rates.RateLimited as limited:
+            return limited
+        return None
+
+    def _refusal(
+        self, scope: Scope, authorized: bool
+    ) -> "errors.RequestRefused | rates.RateLimited | rates.Bucket | None":
+        """A bucket: the one that has to be leased before it is known."""
         if len(scope["query_string"]) > QUERY_BYTES_MAX:
             return errors.RequestRefused(errors.URI_TOO_LONG, _TOO_LONG.format(QUERY_BYTES_MAX))
         if len(scope["path"]) > PATH_BYTES_MAX:
@@ -109,11 +124,9 @@ class Edge:
             return errors.RequestRefused(errors.HEADERS_TOO_LARGE, _TOO_MANY.format(HEADERS_MAX))
         if not authorized and scope["path"] not in UNLIMITED:
             try:
-                bucket = self._rates.anonymous(scope)
+                return self._rates.anonymous(scope)
             except rates.RateLimited as limited:
                 return limited
-            if bucket is not None:
-                scope["state"]["rate"] = bucket
         return None
 
     def _left(self, state: dict[str, Any]) -> None:

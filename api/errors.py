@@ -161,7 +161,7 @@ def answer(request: Request[Any, Any, Any], error: Exception) -> Response[Proble
     kind, detail, fields, headers = _told(request, error)
     if kind.status == 401 and "authorization" in request.headers:
         try:
-            request.app.state["rates"].anonymous(request.scope)  # or tokens could be tried as often as one likes
+            request.app.state["rates"].at_once(request.scope)  # or tokens could be tried as often as one likes
         except rates.RateLimited as limited:
             kind, detail, fields, headers = _told(request, limited)
     if kind.status == 401:

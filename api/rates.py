@@ -3,11 +3,13 @@
 A bucket holds `quota` tokens and is full again `window_s` after it was empty; a request takes one. Every RECONCILE_S the processes
 bring their buckets into accord (bitnexus/reconciling.py): the database keeps the bucket, and a process that is not alone takes
 from it a lease, its share of what is left, which nobody else can spend. Too many pass only where a process has no lease yet,
-because it has not seen the caller lately: `Policy.unseen`, which is quota / window_s × 0.2 s, or FRESH if that is more. So all
-processes together let pass at most limit × processes × 0.2 s too many, or FRESH × processes. Without the database each process goes
-on with its own buckets. docs/security.md has the rule with an example.
+because it has not seen the caller lately: `Policy.unseen`, which is quota / window_s × 0.2 s. So all processes together let pass at
+most limit × processes × 0.2 s too many. Whoever asks for more than that at once, as a page does when it is opened, is not refused
+but waits until there is a lease (`later`), some milliseconds. Without the database each process goes on with its own buckets.
+docs/security.md has the rule with an example.
 """
 
+import asyncio
 import hashlib
 import hmac
 import ipaddress
@@ -25,8 +27,12 @@ from api.rights import Who
 RECONCILE_S = 0.2
 REPORTED_S = 1.0
 """So late is told at the latest what was taken, and given back what was leased; earlier where half of it is gone."""
-FRESH = 50
-"""What a page sends when it is opened: refused to somebody who has a full bucket, it would be a fault of ours."""
+LEASE_S_MAX = 0.5
+"""Who waits longer for a lease goes by the bucket of this process: the database is slow, and that is nobody's fault."""
+LEASES_MAX = 3
+"""Waited for by one request: of the user, of the tenant, and once more for who was overtaken."""
+WAITING_MAX = 1_000
+"""Requests at a time: who comes to more of them is refused. They are gone within LEASE_S_MAX each."""
 BUCKETS_MAX = 50_000
 """Of each kind: 15 MB. Past it the oldest is forgotten, whose caller then begins with a full one."""
 ADDRESS_BITS = 64
@@ -45,8 +51,8 @@ class Policy(NamedTuple):
         return self.quota / self.window_s
 
     def unseen(self, share: float) -> float:
-        """What a process that has no lease yet lets pass. `share` of 1: it is alone."""
-        return inf if share == 1.0 else max(1.0, min(self.quota * share, max(self.per_s * RECONCILE_S, FRESH)))
+        """What a process that has no lease yet lets pass, none for less than 1. `share` of 1: it is alone."""
+        return inf if share == 1.0 else min(self.quota * share, self.per_s * RECONCILE_S)
 
     @property
     def header(self) -> str:
@@ -87,6 +93,7 @@ class Bucket:
         "taken",
         "tenant_id",
         "tokens",
+        "wanted",
     )
 
     def __init__(self, policy: Policy, tenant_id: UUID, key: UUID, share: float, now: float) -> None:
@@ -100,9 +107,10 @@ class Bucket:
         self.taken = 0  # since it was last reported
         self.lease = 0.0  # what the database has taken out for this process
         self.allowed = policy.unseen(share)  # how many may be taken until the next report
+        self.wanted = False  # somebody waits for a lease
 
     def take(self, now: float) -> bool:
-        """Whether there was one."""
+        """Whether there was one, and this process may give it."""
         tokens = self.tokens + (now - self.at) * self.per_s
         self.at = now
         if tokens > self.quota:
@@ -114,23 +122,46 @@ class Bucket:
         self.taken += 1
         return True
 
+    def give_back(self) -> None:
+        """What was just taken."""
+        self.tokens += 1.0
+        self.taken -= 1
+
     def is_due(self, now: float) -> bool:
         """To be reported. One that was not used gives its lease back."""
-        return self.taken * 2 >= min(self.allowed, self.quota / 10) or now - self.reported_at >= REPORTED_S
+        if self.wanted or now - self.reported_at >= REPORTED_S:
+            return True
+        return self.taken * 2 >= min(self.allowed, self.quota / 10)
 
-    def corrected(self, debt_s: float, lease: float, reported: int, share: float, now: float) -> None:
-        """Full in `debt_s`, all processes say, with the `reported` of ours and the new `lease`. What was taken since comes on top."""
-        self.taken -= reported
+    def report(self) -> "Report":
+        """Whoever takes nothing and waits for nothing needs no lease."""
+        return Report(self, self.taken, self.wanted, self.taken > 0 or self.wanted)
+
+    def corrected(self, debt_s: float, lease: float, reported: "Report", share: float, now: float) -> None:
+        """Full in `debt_s`, all processes say, with what was `reported` of ours and the new `lease`. What was taken since comes on
+        top. A process that gave its lease back is one that has not seen the caller."""
+        self.taken -= reported.taken
         self.tokens = self.quota - debt_s * self.per_s + lease - self.taken
         self.at = self.reported_at = now
         self.lease = lease
-        self.allowed = inf if share == 1.0 else lease
+        self.allowed = inf if share == 1.0 else lease if reported.holds else self.policy.unseen(share)
+        if reported.wanted:
+            self.wanted = False
 
     def is_full(self, now: float) -> bool:
-        return not self.taken and self.tokens + (now - self.at) * self.per_s >= self.quota
+        return not (self.taken or self.wanted) and self.tokens + (now - self.at) * self.per_s >= self.quota
 
     def empty_for_s(self) -> float:
         return max((1.0 - self.tokens) / self.per_s, RECONCILE_S)
+
+
+class Report(NamedTuple):
+    """Of a bucket, at one moment. `holds`: a lease is asked for."""
+
+    bucket: Bucket
+    taken: int
+    wanted: bool
+    holds: bool
 
 
 class Rates:
@@ -147,32 +178,50 @@ class Rates:
         self._users: dict[int, Bucket] = {}
         self._tenants: dict[int, Bucket] = {}
         self._moved: set[Bucket] = set()
+        self.wanted = asyncio.Event()  # somebody waits for a lease
+        self._leases: dict[Bucket, asyncio.Future[None]] = {}
+        self._waiting = 0
 
     def anonymous(self, scope: Scope) -> Bucket | None:
-        """Takes one of the address's. Raises RateLimited."""
+        """Takes one of the address's; or it is the bucket of which there is no lease: see `later`. Raises RateLimited."""
         policy = self.policies.address
         if policy is None:
             return None
-        client: Any = scope.get("client")
-        address = client[0] if client else ""
         now = monotonic()
-        bucket = self._addresses.get(address)
-        if bucket is None:
-            bucket = self._of_address(address, policy, now)
-        self._take(bucket, now)
-        return bucket
+        bucket = self._of_client(scope, policy, now)
+        scope["state"]["rate"] = bucket
+        return None if self._take(bucket, now) else bucket
 
-    def known(self, scope: Scope, who: Who) -> None:
-        """Takes one of the user's and one of the tenant's. Raises RateLimited."""
+    def at_once(self, scope: Scope) -> None:
+        """As `anonymous`, where nothing can wait. Raises RateLimited, also for want of a lease."""
+        unleased = self.anonymous(scope)
+        if unleased is not None:
+            raise _refused(unleased)
+
+    async def ready(self, scope: Scope) -> None:
+        """Before `at_once`, so that it does not fail for want of a lease. Raises RateLimited."""
+        policy = self.policies.address
+        if policy is not None:
+            bucket = self._of_client(scope, policy, monotonic())
+            if bucket.taken + 1 > bucket.allowed:
+                await self._leased(bucket)
+
+    def known(self, scope: Scope, who: Who) -> Bucket | None:
+        """Takes one of the user's and one of the tenant's, or none: then it is the bucket of which there is no lease, see `later`.
+
+        Raises RateLimited.
+        """
         policies = self.policies
+        user = None
         now = monotonic()
         if policies.user is not None:
             account = who.account_id.int
             user = self._users.get(account)
             if user is None:
                 user = self._add(self._users, account, policies.user, who.tenant_id, who.account_id, now)
-            self._take(user, now)
             scope["state"]["rate"] = user
+            if not self._take(user, now):
+                return user
         of_tenant = self.requests_per_minute(who.tenant_id)
         policy = policies.tenant if of_tenant is None else Policy("tenant", of_tenant, 60.0)
         if policy is not None:
@@ -181,7 +230,21 @@ class Rates:
             tenant = self._tenants.get(who.tenant_id.int)
             if tenant is None or tenant.policy != policy:
                 tenant = self._add(self._tenants, who.tenant_id.int, policy, who.tenant_id, who.tenant_id, now)
-            self._take(tenant, now)
+            if not self._take(tenant, now):
+                if user is not None:
+                    user.give_back()
+                return tenant
+        return None
+
+    async def later(self, unleased: Bucket, take: Callable[[], Bucket | None]) -> None:
+        """What `take`, that is `anonymous` or `known`, could not do for want of a lease of `unleased`. Raises RateLimited."""
+        for _ in range(LEASES_MAX):
+            await self._leased(unleased)
+            still = take()
+            if still is None:
+                return
+            unleased = still
+        raise _refused(unleased)
 
     def pending(self, limit: int) -> list[Bucket]:
         """Those to be reported now, at most `limit`."""
@@ -189,8 +252,12 @@ class Rates:
         return list(islice((bucket for bucket in self._moved if bucket.is_due(now)), limit))
 
     def settle(self, buckets: Iterable[Bucket]) -> None:
-        """They have been reported."""
-        self._moved.difference_update(bucket for bucket in buckets if not bucket.taken and not bucket.lease)
+        """They have been reported. Whoever waited for a lease may try."""
+        self._moved.difference_update(
+            bucket for bucket in buckets if not (bucket.taken or bucket.lease or bucket.wanted)
+        )
+        if self._leases:
+            self._try_again(buckets)
 
     def shared(self, share: float) -> None:
         """There are so many processes now. Whoever has no lease is as if it had not been seen."""
@@ -199,6 +266,8 @@ class Rates:
             for buckets in (self._addresses, self._users, self._tenants):
                 for bucket in buckets.values():
                     bucket.allowed = inf if share == 1.0 else max(bucket.lease, bucket.policy.unseen(share))
+            if share == 1.0:
+                self._try_again(list(self._leases))
 
     def forget_full(self) -> None:
         """Those that are as if they had never been used."""
@@ -211,30 +280,68 @@ class Rates:
         """What is kept of an address: nobody can tell it from that."""
         return UUID(bytes=hmac.digest(self._secret, text.encode(errors="replace"), hashlib.sha256)[:16])
 
-    def _take(self, bucket: Bucket, now: float) -> None:
-        """Raises RateLimited."""
+    def _take(self, bucket: Bucket, now: float) -> bool:
+        """False: there is one, and this process has no lease of it. Raises RateLimited."""
         if not bucket.take(now):
-            policy = bucket.policy
-            headers = {"RateLimit": f'"{policy.name}";r=0;t={policy.window_s:.0f}', "RateLimit-Policy": policy.header}
-            allows = f"{policy.quota} requests in {policy.window_s:.0f} s"
-            raise RateLimited(policy.name, allows, bucket.empty_for_s(), headers)
+            if bucket.tokens < 1.0:
+                raise _refused(bucket)
+            return False
         if bucket.taken == 1:
             self._moved.add(bucket)
+        return True
 
-    def _of_address(self, address: str, policy: Policy, now: float) -> Bucket:
-        prefix = network(address)
-        bucket = self._addresses.get(prefix)
+    async def _leased(self, bucket: Bucket) -> None:
+        """Comes back when this process was given its share of what is left. Raises RateLimited: too many wait."""
+        if self._waiting >= WAITING_MAX:
+            raise _refused(bucket)
+        self._waiting += 1
+        bucket.wanted = True
+        self._moved.add(bucket)
+        self.wanted.set()
+        future = self._leases.get(bucket)
+        if future is None:
+            future = self._leases[bucket] = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(LEASE_S_MAX):
+                await asyncio.shield(future)
+        except TimeoutError:
+            bucket.allowed = inf  # until it is corrected
+        finally:
+            self._waiting -= 1
+
+    def _try_again(self, buckets: Iterable[Bucket]) -> None:
+        for bucket in buckets:
+            future = self._leases.pop(bucket, None)
+            if future is not None:
+                future.set_result(None)
+
+    def _of_client(self, scope: Scope, policy: Policy, now: float) -> Bucket:
+        client: Any = scope.get("client")
+        address = client[0] if client else ""
+        bucket = self._addresses.get(address)
         if bucket is None:
-            bucket = self._add(self._addresses, prefix, policy, self._platform_id, self.hashed(prefix), now)
+            prefix = network(address)
+            bucket = self._addresses.get(prefix)
+            if bucket is None:
+                bucket = self._add(self._addresses, prefix, policy, self._platform_id, self.hashed(prefix), now)
         return bucket
 
     def _add(
         self, buckets: dict[Any, Bucket], key: object, policy: Policy, tenant_id: UUID, id: UUID, now: float
     ) -> Bucket:
         if len(buckets) >= BUCKETS_MAX:
-            self._moved.discard(buckets.pop(next(iter(buckets))))
+            oldest = buckets.pop(next(iter(buckets)))
+            self._moved.discard(oldest)
+            self._try_again((oldest,))
         buckets[key] = bucket = Bucket(policy, tenant_id, id, self.share, now)
         return bucket
+
+
+def _refused(bucket: Bucket) -> RateLimited:
+    policy = bucket.policy
+    headers = {"RateLimit": f'"{policy.name}";r=0;t={policy.window_s:.0f}', "RateLimit-Policy": policy.header}
+    allows = f"{policy.quota} requests in {policy.window_s:.0f} s"
+    return RateLimited(policy.name, allows, bucket.empty_for_s(), headers)
 
 
 def network(address: str) -> str:

@@ -2,6 +2,7 @@
 with one that does neither. Which role has which right stands in `roles`."""
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -54,17 +55,25 @@ class Guard:
         scope = connection.scope
         state = scope["litestar_app"].state
         authenticate: Callable[[str | None], Who | Awaitable[Who]] = state["authenticate"]
-        who = authenticate(headers.first(scope, b"authorization"))
-        if not isinstance(who, Who):  # an API key that has to be looked up
-            who = await who
-        self.admit(connection, who)
+        try:
+            who = authenticate(headers.first(scope, b"authorization"))
+            if not isinstance(who, Who):  # an API key that has to be looked up
+                who = await who
+        except Unauthenticated:
+            await state["rates"].ready(scope)  # the attempt is counted where the error is answered
+            raise
+        await self.admit(connection, who)
 
-    def admit(self, connection: ASGIConnection[Any, Any, Any, Any], who: Who) -> None:
+    async def admit(self, connection: ASGIConnection[Any, Any, Any, Any], who: Who) -> None:
         """Raises Forbidden, RateLimited."""
         if self.right not in who.rights:
             raise Forbidden(f"Your role does not have this right: {self.right}. Ask an admin of your tenant.")
-        connection.scope["user"] = who
-        connection.scope["litestar_app"].state["rates"].known(connection.scope, who)
+        scope = connection.scope
+        scope["user"] = who
+        rates = scope["litestar_app"].state["rates"]
+        unleased = rates.known(scope, who)
+        if unleased is not None:
+            await rates.later(unleased, partial(rates.known, scope, who))
 
 
 def may(right: str) -> Callable[[ASGIConnection[Any, Any, Any, Any], BaseRouteHandler], Awaitable[None]]:

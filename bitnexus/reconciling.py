@@ -1,5 +1,6 @@
 """Limits that hold over all processes: five times a second one statement tells the database what callers took here, and brings back
-what all of them took everywhere (api/rates.py). If the database is slow or away, each process goes on by itself.
+what all of them took everywhere (api/rates.py); sooner, if a request waits for a part of what is left. If the database is slow or
+away, each process goes on by itself.
 
 Once a minute what nobody needs any more is deleted. These statements look across tenants, on the projector's connection.
 """
@@ -7,7 +8,7 @@ Once a minute what nobody needs any more is deleted. These statements look acros
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from time import monotonic
 from typing import LiteralString
 
@@ -20,6 +21,8 @@ from ledger.store import Pool
 
 BUCKETS_MAX = 2_000
 """In one statement: some 30 ms. The others' turn is the next one's."""
+SOONEST_S = 0.02
+"""After the turn before, however many wait: fifty statements a second at the most."""
 ANSWER_S_MAX = 1.0
 """A slower database is away."""
 SEEN_S = 2.0
@@ -70,11 +73,19 @@ class Reconciler:
     async def run(self) -> None:
         """Until it is cancelled."""
         while True:
-            await asyncio.sleep(RECONCILE_S)
+            await self._until_needed()
             try:
                 await self.turn()
             except Exception:  # noqa: BLE001  the edge of a supervised task
                 _log.exception("Limits could not be brought into accord with other processes, trying again")
+
+    async def _until_needed(self) -> None:
+        wanted = self._rates.wanted
+        with suppress(TimeoutError):
+            async with asyncio.timeout(RECONCILE_S):
+                await asyncio.sleep(SOONEST_S)
+                await wanted.wait()
+        wanted.clear()
 
     async def turn(self) -> None:
         """Brings what was taken here into accord with what was taken elsewhere, as far as the database answers."""
@@ -107,7 +118,7 @@ class Reconciler:
             pass  # it is not counted after SEEN_S
 
     async def _reconcile(self, buckets: Sequence[Bucket]) -> None:
-        reported = {(each.tenant_id, each.policy.name, each.key): (each, each.taken) for each in buckets}
+        reported = {(each.tenant_id, each.policy.name, each.key): each.report() for each in buckets}
         found = list(reported.values())
         parameters = {
             "process": self._process_id,
@@ -115,18 +126,18 @@ class Reconciler:
             "tenants": [tenant_id for tenant_id, _, _ in reported],
             "limited": [limited for _, limited, _ in reported],
             "keys": [key for _, _, key in reported],
-            "delta_s": [(taken - bucket.lease) / bucket.per_s for bucket, taken in found],
-            "quotas": [bucket.quota for bucket, _ in found],
-            "per_s": [bucket.per_s for bucket, _ in found],
-            "holds": [taken > 0 for _, taken in found],
+            "delta_s": [(each.taken - each.bucket.lease) / each.bucket.per_s for each in found],
+            "quotas": [each.bucket.quota for each in found],
+            "per_s": [each.bucket.per_s for each in found],
+            "holds": [each.holds for each in found],
         }
         async with self._pool.connection() as connection:
             (others, *_), *rows = await (await connection.execute(RECONCILE, parameters, binary=True)).fetchall()
         now, share = monotonic(), 1 / (1 + others)
         self._rates.shared(share)
         for _, tenant_id, limited, key, debt_s, lease in rows:
-            bucket, taken = reported[tenant_id, limited, key]
-            bucket.corrected(debt_s, lease, taken, share, now)
+            each = reported[tenant_id, limited, key]
+            each.bucket.corrected(debt_s, lease, each, share, now)
         self._rates.settle(buckets)
 
     async def _sweep(self) -> None:

@@ -82,4 +82,4 @@ class ByTicket(rights.Guard):
         if ticket is None:
             await super().__call__(connection, handler)
         else:
-            self.admit(connection, await redeem(scope["litestar_app"].state, ticket))
+            await self.admit(connection, await redeem(scope["litestar_app"].state, ticket))

@@ -1,7 +1,9 @@
 """How many requests a caller may send, and what it is told."""
 
+import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Callable
+from time import monotonic
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -107,6 +109,30 @@ async def test_tokens_cannot_be_tried_for_ever(serving: Serving) -> None:
     assert answers == [401] * 5 + [429] * 2
 
 
+async def test_a_page_with_an_old_token_is_told_so_on_a_node_that_has_not_seen_it(serving: Serving) -> None:
+    """With several nodes the first of its requests wait for a lease; 429 instead of 401 would keep the page from refreshing."""
+    limits = limited(address=Policy("address", 600, 60.0))
+    limits.shared(0.5)
+
+    async def lease() -> None:
+        while True:
+            await limits.wanted.wait()
+            limits.wanted.clear()
+            buckets = limits.pending(10)
+            for bucket in buckets:
+                bucket.corrected(0.0, 300.0, bucket.report(), 0.5, monotonic())
+            limits.settle(buckets)
+
+    leasing = asyncio.create_task(lease())
+    client = serving(limits)
+    bad = {"Authorization": "Bearer made up"}
+    answers = await asyncio.gather(*(client.get("/api/v1/products", headers=bad) for _ in range(20)))
+    assert {answer.status_code for answer in answers} == {401}
+    answers = await asyncio.gather(*(client.get("/nothing") for _ in range(20)))
+    assert {answer.status_code for answer in answers} == {404}
+    leasing.cancel()
+
+
 def test_a_customers_addresses_of_ipv6_are_one() -> None:
     """Whoever has a /64 has 2^64 addresses to come from."""
     assert rates.network("2001:db8:1:2::1") == rates.network("2001:db8:1:2:ffff::9") == "2001:db8:1:2::/64"
@@ -145,7 +171,7 @@ def test_a_tenants_own_limit_takes_the_place_of_the_installations() -> None:
     tenant_id, other = uuid4(), uuid4()
     limits.requests_per_minute = {tenant_id: 2, other: 0}.get
     for _ in range(2):
-        limits.known(scope(), who(tenant_id))
+        assert limits.known(scope(), who(tenant_id)) is None
     with pytest.raises(RateLimited, match="2 requests in 60 s"):
         limits.known(scope(), who(tenant_id))
     with pytest.raises(RateLimited, match="no requests at all"):
