@@ -13,10 +13,13 @@ from litestar.exceptions import ClientException
 from litestar.types import Scope
 
 from api import errors, etags, headers, request_ids
+from api.limits import TenantsKnown
 from api.parts import Parts
 from api.rights import Who
+from commands.limits import LimitReached
 from ledger import ids
 from ledger.caller import Caller
+from ledger.store import Ledger
 from projections import positions, reading, replica, rows, transactions
 
 
@@ -145,10 +148,23 @@ async def sender(request: HttpRequest) -> Sender:
     scope = request.scope
     who: Who = scope["user"]
     state = scope["litestar_app"].state
-    if scope["route_handler"] in state["counted"] and (unknown := state["tenants_known"].check_events(who.tenant_id)):
-        await unknown
     caller = await _caller_of(request, who)
+    if scope["route_handler"] in state["counted"]:
+        await check_events(state["tenants_known"], caller, _parts(scope).ledger)
     return Sender(_parts(scope), who, caller, _version(headers.first(scope, b"if-match")))
+
+
+async def check_events(known: TenantsKnown, caller: Caller, ledger: Ledger) -> None:
+    """A repeat of what was done adds no event and has its stored answer, also where a new command is one too many.
+
+    Raises LimitReached.
+    """
+    try:
+        if unknown := known.check_events(caller.tenant_id):
+            await unknown
+    except LimitReached:
+        if not caller.fingerprint or not await ledger.is_stored(caller):
+            raise
 
 
 def _parts(scope: Scope) -> Parts:

@@ -135,7 +135,7 @@ async def accept(command: Accept, caller: Caller, ledger: Ledger, passwords: Pas
     secrets = [*registering.passworded(account, hashed), *_over(caller.tenant_id, id)]
     try:
         claims = [Claim(registering.EMAIL, key, account.id)]
-        return await ledger.append(caller, account, found, claims=claims, secrets=secrets)
+        return await limits.append_account(caller, ledger, account, found, claims=claims, secrets=secrets)
     except errors.ReservationTaken:
         raise registering.EmailTaken(command.email) from None
 

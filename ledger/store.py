@@ -9,6 +9,7 @@ from uuid import UUID
 import msgspec
 from eventsourcing.domain import Aggregate
 from eventsourcing.utils import get_topic
+from psycopg.rows import TupleRow
 
 from ledger import appender, counts, errors, ids, lookups, read, sealing
 from ledger.appender import Appender
@@ -200,15 +201,22 @@ class Ledger:
 
         Good for answering a repeat whose first sending was answered; it proves nothing about one that may be under way.
         """
-        async with self._pool.connection() as connection:
-            cursor = await connection.execute(READ_COMMAND, (caller.tenant_id, caller.command_id), binary=True)
-            row = await cursor.fetchone()
+        row = await self._command(caller)
         if row is None:
             return None
         fingerprint, outcome, position, recorded_at = row
         if fingerprint != caller.fingerprint:
             raise errors.CommandIdReused(caller.command_id)
         return await self._replayed(cls, caller.tenant_id, appender.Appended(position, recorded_at, outcome))
+
+    async def is_stored(self, caller: Caller) -> bool:
+        """Whether the caller's command id was used; as `recall`."""
+        return await self._command(caller) is not None
+
+    async def _command(self, caller: Caller) -> TupleRow | None:
+        async with self._pool.connection() as connection:
+            cursor = await connection.execute(READ_COMMAND, (caller.tenant_id, caller.command_id), binary=True)
+            return await cursor.fetchone()
 
     async def _replayed(self, cls: type[A], tenant_id: UUID, appended: appender.Appended) -> Receipt[A]:
         assert appended.outcome is not None
@@ -256,10 +264,10 @@ class Ledger:
             ).fetchall()
         return {references[bytes(ref)]: owner for ref, owner in rows}
 
-    async def count(self, tenant_id: UUID, kind: str, most: int) -> int:
-        """How many reservations of the kind there are; no more than `most` are counted."""
+    async def count(self, tenant_id: UUID, kind: str, most: int, *, secrets: bool = False) -> int:
+        """How many reservations of the kind there are, or mutable secrets; no more than `most` are counted."""
         async with self._pool.connection() as connection:
-            return await counts.reservations(connection, tenant_id, kind, most)
+            return await (counts.secrets if secrets else counts.reservations)(connection, tenant_id, kind, most)
 
     async def secret(self, tenant_id: UUID, owner: UUID, kind: str) -> bytes | None:
         """A mutable secret's value, None if there is none."""

@@ -63,11 +63,10 @@ async def _record(request: Request) -> msgspec.Struct:
     who = request.who
     if not who.may("transactions:write"):
         raise rights.Forbidden("Your role does not have this right: transactions:write. Ask an admin of your tenant.")
-    if unknown := request.known.check_events(who.tenant_id):
-        await unknown
     payload, key = _keyed(request)
     body = frames.encoded(payload)
     sender = asked.pusher(request.parts, who, "push new_transaction", key, body)
+    await asked.check_events(request.known, sender.caller, sender.ledger)
     command = transaction_bodies.record(_read_transaction(body), who)
     receipt = await transactions.record(command, sender.caller, sender.ledger)
     return Recorded(resources.of_aggregate(receipt.aggregate, sender.shown(receipt.position)))

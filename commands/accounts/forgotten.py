@@ -1,8 +1,10 @@
 """A forgotten password. Whoever asks learns nothing: asking writes down the address and does no more, whether it has an account
-or not. What there is to do is done afterwards, by reactions/answer_forgotten.py.
+or not. What there is to do is done afterwards, by reactions/answer_forgotten.py, and the row deleted; it takes a second, or as long
+as nothing runs. So what waits is bounded by number, for each tenant, and by age.
 """
 
 import os
+import struct
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -23,16 +25,24 @@ from ledger.store import Ledger
 KIND = "outbox forgotten"
 BETWEEN_MAILS = timedelta(minutes=1)
 """Whoever asks again sooner gets no second mail: nobody's mailbox is to be filled by others."""
-_LABEL = "forgotten passwords"
+WAITING_MAX = 1_000
+"""Addresses of a tenant at a time. Whoever asks when there are more is told the same and has to ask again: somebody floods."""
+ANSWERED_WITHIN = timedelta(days=1)
+"""An older one is deleted without an answer: whoever asked has asked again since, and nobody expects that mail any more."""
+_LABEL = "forgotten passwords, with their time"
+_TIME = struct.Struct(">q")  # seconds since 1970, before the address
 
 
 async def ask(email: str, tenant_id: UUID, ledger: Ledger) -> None:
-    """Asked again before it was answered it stays as it is. Raises EmailInvalid, which says nothing of any account."""
+    """Asked again before it was answered it stays as it is; nothing if WAITING_MAX wait. Raises EmailInvalid, which says nothing of
+    any account."""
     key = accounts.normalise_email(email)
     reference = ledger.keyring.master.reference(tenant_id, KIND, key)
     owner = UUID(bytes=reference[:16])  # one of each address: asking a thousand times is asking once
-    nonce = os.urandom(NONCE_BYTES)
-    sealed = nonce + _cipher(ledger).encrypt(nonce, key.encode(), tenant_id.bytes + owner.bytes)
+    nonce, asked_at = os.urandom(NONCE_BYTES), _TIME.pack(int(datetime.now(UTC).timestamp()))
+    sealed = nonce + _cipher(ledger).encrypt(nonce, asked_at + key.encode(), tenant_id.bytes + owner.bytes)
+    if await ledger.count(tenant_id, KIND, WAITING_MAX, secrets=True) >= WAITING_MAX:
+        return
     await ledger.replace_secret(tenant_id, owner, KIND, None, sealed)
 
 
@@ -40,9 +50,12 @@ async def answer(owner: UUID, sealed: bytes, caller: Caller, ledger: Ledger) -> 
     """Let a mail be sent, if the address has an account. Raises VersionConflict."""
     try:
         about = caller.tenant_id.bytes + owner.bytes
-        key = _cipher(ledger).decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], about).decode()
+        asked = _cipher(ledger).decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], about)
     except (InvalidTag, ValueError):
         return  # somebody wrote to the table
+    key = asked[_TIME.size :].decode()
+    if datetime.fromtimestamp(_TIME.unpack_from(asked)[0], UTC) + ANSWERED_WITHIN < datetime.now(UTC):
+        return
     account_id = (await ledger.find(caller.tenant_id, EMAIL, [key])).get(key)
     if account_id is None:
         return

@@ -49,7 +49,7 @@ class Register(msgspec.Struct, frozen=True, kw_only=True):
 async def register(
     command: Register, caller: Caller, ledger: Ledger, passwords: Passwords
 ) -> Receipt[accounts.Account]:
-    """Raises EmailTaken, HashingOverloaded and what `accounts.check_password` and `accounts.register` raise."""
+    """Raises EmailTaken, LimitReached, HashingOverloaded and what `accounts.check_password` and `accounts.register` raise."""
     accounts.check_password(command.password, email=command.email, name=command.name)
     account = accounts.register(
         id=ids.new_id(), tenant_id=caller.tenant_id, email=command.email, name=command.name, role=command.role
@@ -61,8 +61,9 @@ async def register(
     hashed = await passwords.hash(command.password)
     letters = await mailed.verifying(account, ledger) if command.verify else []
     try:
-        return await ledger.append(
+        return await limits.append_account(
             caller,
+            ledger,
             account,
             claims=[Claim(EMAIL, key, account.id)],
             secrets=[*passworded(account, hashed), *letters],

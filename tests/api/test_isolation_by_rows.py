@@ -76,6 +76,7 @@ QUERIES: dict[str, Callable[[reading.Connection, UUID, UUID], Awaitable[Any]]] =
     "security.entries": lambda c, t, id: security.entries(c, t, 0, 2**62, 100),
     "cross_tenant.lag_of_tenant": lambda c, t, id: lags(c, t),
     "counts.reservations": lambda c, t, id: counts.reservations(c, t, "email", 100),
+    "counts.secrets": lambda c, t, id: counts.secrets(c, t, "password", 100),
     "counts.events": lambda c, t, id: counts.events(c, t, 0, []),
     "key_uses.last": lambda c, t, id: key_uses.last(c, t, [id]),
     "read.head": lambda c, t, id: read.head(c, t),

@@ -9,9 +9,11 @@ from api import api_keys, tokens
 from api.parts import Parts
 from api.rights import Who
 from commands import service_accounts as commands
+from domain.accounts import Role
 from domain.service_accounts import ServiceAccount
 from ledger import ids, key_uses
 from ledger.store import Secret
+from tests.api import house
 from tests.api.house import House, Program, Served
 from tests.world import World, caller
 
@@ -60,6 +62,31 @@ async def test_a_revoked_key_counts_no_more_here_at_once(served: Served, a: Hous
     assert (await served.post(a.admin, f"/service-accounts/{program.id}/keys", None)).status_code == 201
     assert (await served.ask(a.admin, "DELETE", f"/service-accounts/{program.id}")).status_code == 204
     assert (await served.get(a.admin, f"/service-accounts/{program.id}")).json()["data"]["status"] == "closed"
+
+
+async def test_a_program_is_the_tenants_and_not_of_who_made_it(served: Served, a: House, world: World) -> None:
+    """An invoice run must not stop because the admin who set it up left; whoever left can change nothing of it any more."""
+    other = await house.person(world, a.id, Role.ADMIN, "other@alpha.test")
+    made = await served.post(other, "/service-accounts", {"name": "Invoices", "scopes": ["products:write"]})
+    program, key = made.json()["data"]["id"], made.json()["data"]["key"]
+    product = {"sku": "NEW", "name": "Cup", "price": "1.00"}
+    assert (await served.ask(a.admin, "PATCH", f"/users/{other.id}", json={"role": "user"})).status_code == 200
+    bearer = {"Authorization": f"Bearer {key}"}
+    assert (await served.post(None, "/products", product, headers=bearer)).status_code == 201
+    demoted = await served.post(
+        None, "/auth/login", {"email": other.email, "password": house.PASSWORD, "tenant": a.slug}
+    )
+    token = {"Authorization": f"Bearer {demoted.json()['data']['access_token']}"}
+    assert (await served.ask(None, "DELETE", f"/service-accounts/{program}", headers=token)).status_code == 403
+    assert (await served.ask(a.admin, "DELETE", f"/users/{other.id}")).status_code == 204
+    assert (await served.post(None, "/products", {**product, "sku": "NEXT"}, headers=bearer)).status_code == 201
+    shown = (await served.get(a.admin, f"/service-accounts/{program}")).json()["data"]
+    assert (shown["created_by"], shown["scopes"]) == (
+        str(other.id),
+        ["products:write"],
+    )  # who looks it through sees whose it was
+    assert (await served.ask(a.admin, "DELETE", f"/service-accounts/{program}")).status_code == 204
+    assert (await served.post(None, "/products", product, headers=bearer)).status_code == 401
 
 
 async def test_a_revoked_key_counts_no_more_elsewhere_within_two_seconds(served: Served, a: House) -> None:

@@ -126,6 +126,29 @@ async def test_asking_is_the_same_work_whether_there_is_an_account_or_not(
     assert len(await mailbox.fetch()) == 1
 
 
+async def test_not_more_wait_than_there_is_room_for(
+    world: World, ann: domain_accounts.Account, mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asks for a million addresses must not fill the table; the next one that asks when they are gone gets in."""
+    monkeypatch.setattr(forgotten, "WAITING_MAX", 3)
+    for email in ("1@x.test", "2@x.test", "3@x.test", "4@x.test", ANN.email):
+        await forgotten.ask(email, ann.tenant_id, world.ledger)
+    assert await world.ledger.count(ann.tenant_id, forgotten.KIND, 100, secrets=True) == 3
+    assert await mailbox.fetch() == []
+    await forgotten.ask(ANN.email, ann.tenant_id, world.ledger)
+    assert len(await mailbox.fetch()) == 1
+
+
+async def test_what_nobody_waits_for_any_more_is_deleted_without_an_answer(
+    world: World, ann: domain_accounts.Account, mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After days without a process that does it, nobody gets a mail that they have forgotten to have asked for."""
+    await forgotten.ask(ANN.email, ann.tenant_id, world.ledger)
+    monkeypatch.setattr(forgotten, "ANSWERED_WITHIN", timedelta(seconds=-2))
+    assert await mailbox.fetch() == []
+    assert await world.ledger.count(ann.tenant_id, forgotten.KIND, 100, secrets=True) == 0
+
+
 async def test_nobodys_mailbox_is_filled_by_strangers(
     world: World, ann: domain_accounts.Account, mailbox: Mailbox
 ) -> None:

@@ -1,11 +1,13 @@
 """Tenants: whose a host name is, how many users there may be, and that a suspended one is no longer at work."""
 
+import asyncio
+from typing import Any
 from uuid import UUID
 
 import pytest
 
 from commands import accounts as account_commands
-from commands import limits, tenant_settings, tenants
+from commands import invitations, limits, tenant_settings, tenants
 from domain.tenants import PLATFORM_ID, Limits, TenantSuspended
 from ledger import ids
 from tests.world import World, caller
@@ -56,6 +58,37 @@ async def test_no_more_users_than_the_limit(world: World) -> None:
         await registers("ben@a.test")
     await tenant_settings.limit(tenant_settings.Limit(limits=Limits()), caller(a), world.ledger)
     await registers("ben@a.test")
+
+
+async def test_of_accounts_made_at_the_same_moment_none_is_one_too_many(world: World) -> None:
+    """A limit that is paid for: whoever sends their registrations at once must not get more for it, and none less."""
+    a = await made(world, "a")
+    await tenant_settings.limit(tenant_settings.Limit(limits=Limits(users=4)), caller(a), world.ledger)
+
+    def registers(number: int) -> Any:
+        command = account_commands.Register(
+            email=f"p{number}@a.test", name="Some One", password="correct horse battery"
+        )
+        return account_commands.register(command, caller(a), world.ledger, world.passwords)
+
+    outcomes = await asyncio.gather(*(registers(number) for number in range(8)), return_exceptions=True)
+    assert [type(each) for each in outcomes].count(limits.LimitReached) == 5  # there was the admin before
+    assert await world.ledger.count(a, limits.ADDRESS, 100) == 4
+    invite = invitations.Issue(email="invited@a.test")
+    await invitations.issue(invite, caller(a), world.ledger)  # which is no account yet
+    again = await asyncio.gather(registers(0), registers(9), return_exceptions=True)
+    assert [type(each) for each in again] == [limits.LimitReached] * 2
+
+
+async def test_who_was_made_up_to_the_limit_is_told_so_again(world: World) -> None:
+    """A repeat of the last registration that there was room for has its answer, not the limit's."""
+    a = await made(world, "a")
+    await tenant_settings.limit(tenant_settings.Limit(limits=Limits(users=2)), caller(a), world.ledger)
+    command = account_commands.Register(email="ann@a.test", name="Ann Archer", password="correct horse battery")
+    about = caller(a)
+    first = await account_commands.register(command, about, world.ledger, world.passwords)
+    again = await account_commands.register(command, about, world.ledger, world.passwords)
+    assert (again.replayed, again.aggregate.id) == (True, first.aggregate.id)
 
 
 async def test_suspending_and_resuming_is_known_at_once_here(world: World) -> None:
