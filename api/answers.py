@@ -70,13 +70,17 @@ def headers(position: int | str, version: int | str | None = None) -> dict[str, 
     return {"X-Position": str(position), "ETag": f'"{version}"'}
 
 
-def _header(name: str, description: str) -> Parameter:
-    return Parameter(
-        name=name, param_in="header", required=False, description=description, schema=Schema(type=OpenAPIType.STRING)
-    )
+def _header(name: str, description: str, pattern: str | None = None) -> Parameter:
+    schema = Schema(type=OpenAPIType.STRING, pattern=pattern)
+    return Parameter(name=name, param_in="header", required=False, description=description, schema=schema)
 
 
 _TEXT = Schema(type=OpenAPIType.STRING)
+_SENT_EVENT = Schema(
+    type=OpenAPIType.OBJECT,
+    description="Of each event its fields (HTML Living Standard, 9.2); `data` is JSON.",
+    properties={"id": _TEXT, "event": _TEXT, "data": _TEXT, "retry": Schema(type=OpenAPIType.INTEGER)},
+)
 _PROBLEM = Schema(
     title="Problem",
     type=OpenAPIType.OBJECT,
@@ -212,8 +216,12 @@ class Once(PublicOperation):
 class Command(PublicOperation):
     statuses = (400, 401, 403, 409, 412, 413, 422, 500, 503)
     header_parameters = (
-        _header("Idempotency-Key", "A repeat with the same key and the same request has the first one's answer."),
-        _header("If-Match", "The ETag that the change was decided upon."),
+        _header(
+            "Idempotency-Key",
+            "A repeat with the same key and the same request has the first one's answer.",
+            "^[ -~]{1,255}$",
+        ),
+        _header("If-Match", "The ETag that the change was decided upon.", r'^(\*|"[0-9]{1,9}(-erased)?")$'),
     )
     open_to_all = False
     position_shown = True
@@ -224,6 +232,13 @@ class Subscription(PublicOperation):
     statuses = (400, 401, 403, 410, 422, 500, 503)
     header_parameters = (_header("Last-Event-ID", "Where to go on: the id of the last message that was received."),)
     open_to_all = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        assert self.responses is not None
+        good = self.responses["200"]
+        assert isinstance(good, OpenAPIResponse)
+        good.content = {"text/event-stream": OpenAPIMediaType(schema=_SENT_EVENT)}
 
 
 @dataclasses.dataclass

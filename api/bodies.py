@@ -20,8 +20,8 @@ from api import errors, headers
 BODY_BYTES_MAX = 1024 * 1024
 
 _JSON = re.compile(r"application/(?:[a-z0-9.+-]+\+)?json\s*(?:;\s*charset=\"?utf-8\"?\s*)?", re.IGNORECASE)
-_AT = re.compile(r" - at `\$(.*?)`$")
-_NAMED = re.compile(r"^Object (contains unknown|missing required) field `(.*?)`")
+_AT = re.compile(r" - at `\$(.*?)`$", re.DOTALL)
+_NAMED = re.compile(r"^Object (contains unknown|missing required) field `(.*?)`", re.DOTALL)
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -75,7 +75,7 @@ class _Body(AbstractDTO[Any]):
         cls, field_definition: FieldDefinition, handler_id: str, schema_creator: Any
     ) -> Reference | Schema:
         bare: Reference | Schema = schema_creator.for_field_definition(FieldDefinition.from_annotation(cls.model))
-        _document_amounts(cls.model, schema_creator.schema_registry)
+        _document(cls.model, schema_creator.schema_registry)
         wrapped = Schema(
             type=OpenAPIType.OBJECT,
             properties={cls.resource: bare},
@@ -120,19 +120,22 @@ def reader(resource: str, model: type[T]) -> Callable[[bytes], T]:
     return read
 
 
-def _document_amounts(model: type[msgspec.Struct], registry: Any) -> None:
-    """An amount is taken as a JSON number too; the framework knows decimals as strings alone."""
-    properties = registry.get_schema_for_field_definition(FieldDefinition.from_annotation(model)).properties or {}
+def _document(model: type[msgspec.Struct], registry: Any) -> None:
+    """What the framework does not know: an amount is taken as a JSON number too, and an unknown field is refused."""
+    schema = registry.get_schema_for_field_definition(FieldDefinition.from_annotation(model))
+    if model.__struct_config__.forbid_unknown_fields:
+        schema.additional_properties = False
+    properties = schema.properties or {}
     for name, hint in get_type_hints(model).items():
         for each in (hint, *get_args(hint)):
             if each is Decimal:
                 said = properties[name]
-                for schema in (said, *(said.one_of or ())):
-                    if schema.type == OpenAPIType.STRING:
-                        schema.type = [OpenAPIType.STRING, OpenAPIType.NUMBER]
+                for one in (said, *(said.one_of or ())):
+                    if one.type == OpenAPIType.STRING:
+                        one.type = [OpenAPIType.STRING, OpenAPIType.NUMBER]
             for inner in (each, *get_args(each)):
                 if isinstance(inner, type) and issubclass(inner, msgspec.Struct):
-                    _document_amounts(inner, registry)
+                    _document(inner, registry)
 
 
 def _invalid(message: str, resource: str | None) -> errors.RequestRefused:

@@ -759,7 +759,8 @@ export interface paths {
         /**
          * Export
          * @description All data held of a person: the account, its sessions, and the transactions and refunds of which the person is buyer
-         *     or affiliate. For oneself, or for admins of anybody of the tenant. Of any length: it is sent while it is read.
+         *     or affiliate. For oneself, or for admins of anybody of the tenant. Of any length: it is sent while it is read. That it was
+         *     asked for is recorded first.
          */
         get: operations["exportUser"];
         put?: never;
@@ -6124,7 +6125,12 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "text/event-stream": string;
+                    "text/event-stream": {
+                        id?: string;
+                        event?: string;
+                        data?: string;
+                        retry?: number;
+                    };
                 };
             };
             400: components["responses"]["Problem400"];
