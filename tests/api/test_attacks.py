@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
@@ -9,6 +10,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
+from commands import passwords
 from commands.passwords import Passwords
 from tests.api import house
 from tests.api.house import House, Served
@@ -37,6 +39,8 @@ BROKEN = (
     b'{"name": NaN}',
     b'{"name": "' + b"x" * 900_000 + b'"}',
 )
+LEVELS = 16
+"""More than any folder of ours lies deep."""
 ENDLESS = {"listen"}
 ENDS_THE_RUN = {"logOut", "endSessions", "eraseUser"}
 
@@ -189,21 +193,42 @@ async def test_of_a_name_that_is_said_twice_the_last_counts_everywhere(served: S
 
 
 async def test_no_file_but_those_of_the_page_is_served(served: Served) -> None:
-    for path in (
-        "/schema/../../etc/passwd",
-        "/schema/..%2f..%2f..%2fetc%2fpasswd",
-        "/schema/%2e%2e/%2e%2e/etc/passwd",
-        "/schema/..%5c..%5cetc%5cpasswd",
-        "/schema/swagger-ui.css/../../../etc/passwd",
+    """Asked on a socket: clients take the dots out of an address before they send it."""
+    up = ("../", "..%2f", "%2e%2e/", "%2e%2e%2f", "..%5c", "..\\", "....//", "..;/", "%252e%252e%252f", "..%c0%af")
+    paths = [
+        f"{folder}{each * LEVELS}etc/passwd" for folder in ("/schema/", "/static/", "/api/v1/", "/") for each in up
+    ]
+    paths += [
         "/schema//etc/passwd",
+        "/schema/%2fetc%2fpasswd",
+        "//etc/passwd",
+        "/schema/swagger-ui.css/" + "../" * LEVELS + "etc/passwd",
+    ]
+    paths += [
         "/schema/%00",
         "/schema/swagger-ui.css%00.png",
         "/static/../pyproject.toml",
         "/.env",
         "/.git/config",
-    ):
-        answer = await served.client.get(path)
-        assert (answer.status_code, "root:" in answer.text) == (404, False), path
+        "/proc/self/environ",
+    ]
+    async with house.listening(served.app, served.parts) as url:
+        for path in paths:
+            answer = await on_a_socket(url, path)
+            status = int(answer.split(b" ", 2)[1])
+            assert (status, b"root:" in answer) in ((404, False), (400, False)), (path, answer[:300])
+
+
+async def on_a_socket(url: str, path: str) -> bytes:
+    """The whole answer to a GET of exactly this path."""
+    port = int(url.rpartition(":")[2])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    try:
+        async with asyncio.timeout(house.PATIENCE_S):
+            return await reader.read()
+    finally:
+        writer.close()
 
 
 async def test_nobody_learns_from_a_log_in_whose_name_is_known(
@@ -213,9 +238,9 @@ async def test_nobody_learns_from_a_log_in_whose_name_is_known(
     hashed: list[str] = []
     verify = Passwords._verify
 
-    def counting(passwords: Passwords, stored: str, password: str) -> bool:
+    def counting(pool: Passwords, stored: str, password: str) -> bool:
         hashed.append(password)
-        return verify(passwords, stored, password)
+        return verify(pool, stored, password)
 
     monkeypatch.setattr(Passwords, "_verify", counting)
     seen = []
@@ -232,16 +257,36 @@ async def test_nobody_learns_from_a_log_in_whose_name_is_known(
     assert seen[0][3] == 1
 
 
-async def test_a_flood_of_log_ins_is_answered_and_others_go_on(served: Served, a: House) -> None:
-    """The pool of hashes is bounded: whoever comes too late is told so, and nobody else waits."""
+async def test_a_flood_of_log_ins_is_answered_and_others_go_on(
+    served: Served, a: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pool of hashes is bounded: whoever comes too late is told so at once, and nobody else waits for the hashes."""
+    free = threading.Event()
+    hashed: list[str] = []
+
+    def waiting(pool: Passwords, stored: str, password: str) -> bool:
+        hashed.append(password)
+        free.wait(house.PATIENCE_S)
+        return False
+
+    monkeypatch.setattr(Passwords, "_verify", waiting)
     body = {"email": a.user.email, "password": "wrong horse battery", "tenant": a.slug}
     flood = [asyncio.create_task(served.post(None, "/auth/login", body)) for _ in range(200)]
-    await asyncio.sleep(0)
-    meanwhile = [await served.get(a.user, "/products") for _ in range(5)]
+    try:
+        async with asyncio.timeout(house.PATIENCE_S):
+            while sum(each.done() for each in flood) < 200 - passwords.WAITING_MAX:  # noqa: ASYNC110  it tells nobody
+                await asyncio.sleep(0.01)
+            meanwhile = [await served.get(a.user, "/products") for _ in range(5)]
+        refused = [each.result() for each in flood if each.done()]
+    finally:
+        free.set()
     answers = await asyncio.gather(*flood)
     assert {each.status_code for each in meanwhile} == {200}
+    assert len(refused) == 200 - passwords.WAITING_MAX
+    assert {each.status_code for each in refused} == {503}
+    assert all(each.headers["retry-after"] for each in refused)
+    assert len(hashed) == passwords.WAITING_MAX
     assert {each.status_code for each in answers} <= {401, 429, 503}
-    assert all(each.headers["retry-after"] for each in answers if each.status_code in (429, 503))
 
 
 async def test_a_token_in_an_address_is_no_token(served: Served, a: House) -> None:
