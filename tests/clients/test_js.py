@@ -70,13 +70,13 @@ def test_it_does_against_a_real_server_what_it_promises(built: None, database: D
     root = str(PACKAGE.parents[1])
     environment = {**bitnexus.environment, "PYTHONPATH": root, "NO_PROXY": "127.0.0.1"}
     told = run(
-        *("node", "--test", "--test-reporter=tap", "test/feed.test.js", "test/serve.test.js"),
+        *("node", "--test", "--test-reporter=tap", "test/feed.test.js", "test/refresh.test.js", "test/serve.test.js"),
         **environment,
         SERVE=json.dumps(commandline.COMMAND),
         CREDENTIALS=json.dumps(credentials),
     )
     assert "# fail 0" in told, told
-    assert "# pass 7" in told, told
+    assert "# pass 12" in told, told
 
 
 def test_the_page_of_the_demo_has_the_client_as_it_is(built: None) -> None:

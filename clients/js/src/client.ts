@@ -22,6 +22,11 @@ export interface ClientOptions {
   session?: Session | null;
   /** Is told each new session, and null when one has ended. */
   onSession?: (session: Session | null) => void;
+  /**
+   * What `onSession` stored last, in this tab or in another one. With it all tabs take turns in refreshing (Web Locks), and who comes
+   * second takes what the first one got. Without it no two clients may have the same session: the second refresh would end it.
+   */
+  storedSession?: () => Session | null;
   fetch?: typeof fetch;
 }
 
@@ -49,12 +54,14 @@ export class Client {
   #session: Session | null;
   #refreshing: Promise<void> | null = null;
   readonly #onSession: (session: Session | null) => void;
+  readonly #storedSession: (() => Session | null) | null;
 
   constructor(options: ClientOptions) {
     this.baseUrl = options.baseUrl.replace(/\/+$/, "");
     this.fetch = options.fetch ?? ((...given) => globalThis.fetch(...given));
     this.#session = options.session ?? null;
     this.#onSession = options.onSession ?? (() => {});
+    this.#storedSession = options.storedSession ?? null;
   }
 
   get session(): Session | null {
@@ -138,6 +145,21 @@ export class Client {
   }
 
   async #refresh(): Promise<void> {
+    const stored = this.#storedSession;
+    if (stored === null) return this.#exchange();
+    const inTurn = async (): Promise<void> => {
+      const newest = stored();
+      if (newest !== null && newest.refreshToken !== this.#session?.refreshToken) {
+        this.#session = newest;
+        if (newest.expiresAt - Date.now() >= REFRESH_BEFORE_MS) return;
+      }
+      await this.#exchange();
+    };
+    const locks = globalThis.navigator?.locks; // not in Node, nor on pages that came over plain http
+    return locks === undefined ? inTurn() : locks.request(`bitnexus refresh ${this.baseUrl}`, inTurn);
+  }
+
+  async #exchange(): Promise<void> {
     const body = { refresh_token: this.#session?.refreshToken ?? "" };
     const response = await this.fetch(`${this.baseUrl}/api/v1/auth/refresh`, json("POST", body));
     if (response.ok) {

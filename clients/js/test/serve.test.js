@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 
 import { Client, Problem } from "../dist/index.js";
+import { withLocks } from "./locks.js";
 import { Serving, until } from "./serving.js";
 
 const serving = new Serving();
@@ -52,6 +53,20 @@ test("an access token that is no longer good is refreshed once, however many ask
   await client.logOut();
   assert.equal(client.session, null);
   await assert.rejects(client.get("/api/v1/users/me"), (error) => error.status === 401);
+});
+
+test("tabs that share a session refresh at the same moment and all stay logged in", async () => {
+  const first = await loggedIn();
+  const shop = { session: first.session };
+  const tabs = Array.from({ length: 4 }, () => {
+    const session = { ...first.session };
+    return new Client({ baseUrl: serving.url, session, onSession: (each) => (shop.session = each), storedSession: () => shop.session });
+  });
+  await withLocks(() => Promise.all(tabs.map((each) => each.refresh())));
+  await withLocks(() => tabs[3].refresh());
+  await withLocks(() => tabs[0].refresh());
+  const answers = await Promise.all(tabs.map((each) => each.get("/api/v1/users/me")));
+  assert.deepEqual(answers.map((each) => each.status), [200, 200, 200, 200]);
 });
 
 test("a feed misses nothing and tells nothing twice when the server stops, is killed, and comes back", async () => {
