@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import LiteralString
+from typing import Any, LiteralString
 from uuid import UUID
 
 import msgspec
@@ -10,7 +10,7 @@ import msgspec
 from domain.accounts import Account, Status
 from domain.privacy import Erasure
 from ledger import codec, read
-from projections import failures, reading
+from projections import changes, failures, reading
 from projections.columns import Int8s, Texts, Times, Uuids
 from projections.view import Batch, Cursor, Table, View
 
@@ -67,9 +67,10 @@ async def project(batch: Batch, cursor: Cursor) -> None:
     """New accounts by one statement; what happened to accounts by another one, folded to one change an account."""
     if registered := batch.of(Account.Registered):
         await cursor.execute(INSERT, _registered_columns(batch, registered), prepare=True)
-    changes = (Account.Renamed, Account.EmailChanged, Account.RoleChanged, Account.Deactivated, Account.Reactivated)
-    if changed := batch.by_originator(*changes):
-        await cursor.execute(UPDATE_CHANGED, _changed_columns(batch, changed), prepare=True)
+    happened = (Account.Renamed, Account.EmailChanged, Account.RoleChanged, Account.Deactivated, Account.Reactivated)
+    if changed := batch.by_originator(*happened):
+        columns = changes.columns(changed, _said, "email", "name", "role", "status")
+        await cursor.execute(UPDATE_CHANGED, [*columns, batch.tenant_id, batch.generation], prepare=True)
 
 
 def _registered_columns(batch: Batch, registered: Sequence[read.Recorded]) -> list[object]:
@@ -87,41 +88,18 @@ def _registered_columns(batch: Batch, registered: Sequence[read.Recorded]) -> li
     ]
 
 
-def _changed_columns(batch: Batch, changed: dict[UUID, list[read.Recorded]]) -> list[object]:
-    emails: list[str | None] = []
-    names: list[str | None] = []
-    roles: list[str | None] = []
-    statuses: list[str | None] = []
-    for happened in changed.values():
-        email = name = role = status = None
-        for recorded in happened:
-            match recorded.event:
-                case Account.Renamed():
-                    name = recorded.event.name
-                case Account.EmailChanged():
-                    email = recorded.event.email
-                case Account.RoleChanged():
-                    role = recorded.event.role
-                case Account.Deactivated():
-                    status = Status.DEACTIVATED
-                case Account.Reactivated():
-                    status = Status.ACTIVE
-        emails.append(email)
-        names.append(name)
-        roles.append(role)
-        statuses.append(status)
-    last = [happened[-1] for happened in changed.values()]
-    return [
-        Uuids.of(list(changed)),
-        Texts.of(emails),
-        Texts.of(names),
-        Texts.of(roles),
-        Texts.of(statuses),
-        Times.of([recorded.recorded_at for recorded in last]),
-        Int8s.of([recorded.position for recorded in last]),
-        batch.tenant_id,
-        batch.generation,
-    ]
+def _said(event: Any) -> dict[str, str]:
+    match event:
+        case Account.Renamed():
+            return {"name": event.name}
+        case Account.EmailChanged():
+            return {"email": event.email}
+        case Account.RoleChanged():
+            return {"role": event.role}
+        case Account.Deactivated():
+            return {"status": Status.DEACTIVATED}
+        case _:
+            return {"status": Status.ACTIVE}
 
 
 def _row(

@@ -10,7 +10,7 @@ import msgspec
 
 from domain.products import Product
 from ledger import read
-from projections import failures, reading
+from projections import changes, failures, reading
 from projections.columns import Int8s, Jsons, Texts, Times, Uuids
 from projections.view import Batch, Cursor, Table, View
 
@@ -106,36 +106,23 @@ def _listed_columns(batch: Batch, listed: Sequence[read.Recorded]) -> list[objec
 
 
 def _changed_columns(batch: Batch, changed: dict[UUID, list[read.Recorded]]) -> list[object]:
-    names: list[str | None] = []
-    prices: list[str | None] = []
-    statuses: list[str | None] = []
-    for happened in changed.values():
-        name = price = status = None
-        for recorded in happened:
-            match recorded.event:
-                case Product.Renamed():
-                    name = recorded.event.name
-                case Product.Repriced():
-                    price = str(recorded.event.price)
-                case Product.Retired():
-                    status = "retired"
-        names.append(name)
-        prices.append(price)
-        statuses.append(status)
-    last = [happened[-1] for happened in changed.values()]
-    ids = Uuids.of(list(changed))
     return [
-        ids,
-        Texts.of(names),
-        Texts.of(prices),
-        Texts.of(statuses),
-        Times.of([recorded.recorded_at for recorded in last]),
-        Int8s.of([recorded.position for recorded in last]),
-        Int8s.of([recorded.event.originator_version for recorded in last]),
+        *changes.columns(changed, _said, "name", "price", "status"),
+        Int8s.of([happened[-1].event.originator_version for happened in changed.values()]),
         batch.tenant_id,
         batch.generation,
-        ids,
+        Uuids.of(list(changed)),
     ]
+
+
+def _said(event: Any) -> dict[str, str]:
+    match event:
+        case Product.Renamed():
+            return {"name": event.name}
+        case Product.Repriced():
+            return {"price": str(event.price)}
+        case _:
+            return {"status": "retired"}
 
 
 def row(

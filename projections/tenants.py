@@ -1,12 +1,11 @@
 """The view `tenants`: one row in each tenant's own rows, of which the platform makes its list (`projections.platform`)."""
 
 from collections.abc import Sequence
-from typing import LiteralString
-from uuid import UUID
+from typing import Any, LiteralString
 
 from domain.tenants import Status, Tenant
 from ledger import read
-from projections import failures
+from projections import changes, failures
 from projections.columns import Int8s, Texts, Times, Uuids
 from projections.view import Batch, Cursor, Table, View
 
@@ -35,9 +34,9 @@ async def project(batch: Batch, cursor: Cursor) -> None:
     """The tenant by one statement; what happened to it by another one, folded to one change."""
     if created := batch.of(Tenant.Created):
         await cursor.execute(INSERT, _created_columns(batch, created), prepare=True)
-    changes = (Tenant.Branded, Tenant.Configured, Tenant.Suspended, Tenant.Resumed, Tenant.Closed)
-    if changed := batch.by_originator(*changes):
-        await cursor.execute(UPDATE_CHANGED, _changed_columns(batch, changed), prepare=True)
+    if changed := batch.by_originator(Tenant.Branded, Tenant.Configured, *_STATUSES):
+        columns = changes.columns(changed, _said, "name", "currency", "status")
+        await cursor.execute(UPDATE_CHANGED, [*columns, batch.tenant_id, batch.generation], prepare=True)
 
 
 def _created_columns(batch: Batch, created: Sequence[read.Recorded]) -> list[object]:
@@ -54,34 +53,14 @@ def _created_columns(batch: Batch, created: Sequence[read.Recorded]) -> list[obj
     ]
 
 
-def _changed_columns(batch: Batch, changed: dict[UUID, list[read.Recorded]]) -> list[object]:
-    names: list[str | None] = []
-    currencies: list[str | None] = []
-    statuses: list[str | None] = []
-    for happened in changed.values():
-        name = currency = status = None
-        for recorded in happened:
-            match recorded.event:
-                case Tenant.Branded():
-                    name = recorded.event.name
-                case Tenant.Configured():
-                    currency = recorded.event.currency
-                case _:
-                    status = _STATUSES[type(recorded.event)]
-        names.append(name)
-        currencies.append(currency)
-        statuses.append(status)
-    last = [happened[-1] for happened in changed.values()]
-    return [
-        Uuids.of(list(changed)),
-        Texts.of(names),
-        Texts.of(currencies),
-        Texts.of(statuses),
-        Times.of([recorded.recorded_at for recorded in last]),
-        Int8s.of([recorded.position for recorded in last]),
-        batch.tenant_id,
-        batch.generation,
-    ]
+def _said(event: Any) -> dict[str, str]:
+    match event:
+        case Tenant.Branded():
+            return {"name": event.name}
+        case Tenant.Configured():
+            return {"currency": event.currency}
+        case _:
+            return {"status": _STATUSES[type(event)]}
 
 
 VIEW = View(

@@ -14,7 +14,7 @@ from api.parts import Parts
 from api.rights import may, open_to_all
 from api.routes import delete, post
 from commands import tenants as tenant_commands
-from commands.accounts import challenges, sessions
+from commands.accounts import challenges, logging_in
 from commands.accounts import second_factor as commands
 from domain import tenants
 
@@ -182,7 +182,7 @@ class SecondFactorController(Controller):
         account = await challenges.account_of(challenge, parts.ledger, enrol=True)
         done = await commands.confirm(account.id, data.code, asked.nobody(request, tenant_id), parts.ledger)
         caller, device = asked.nobody(request, tenant_id), devices.of(request)
-        logged_in = await sessions.start_session(
+        logged_in = await logging_in.start_session(
             done.receipt.aggregate, challenge.before, device, caller, parts.ledger, parts.session_limits
         )
         session = auth.answer(logged_in, tenant_id, request, parts, status=200)

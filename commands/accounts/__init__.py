@@ -1,5 +1,6 @@
 """Accounts: one module for each use. Their sessions are commands/sessions."""
 
+from commands.accounts.logging_in import CredentialsWrong, LogIn, log_in, start_session
 from commands.accounts.registering import (
     ADMIN_PREFIX,
     EMAIL,
@@ -12,7 +13,6 @@ from commands.accounts.registering import (
     register,
     show,
 )
-from commands.accounts.sessions import CredentialsWrong, LogIn, log_in, start_session
 
 __all__ = [
     "ADMIN_PREFIX",

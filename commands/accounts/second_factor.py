@@ -15,9 +15,8 @@ from uuid import UUID
 import msgspec
 import pyotp
 
-from commands import mails
-from commands import sessions as account_sessions
-from commands.accounts import challenges, password, sessions
+from commands import mails, sessions
+from commands.accounts import challenges, logging_in, password
 from commands.accounts.challenges import Challenge
 from commands.passwords import Passwords
 from commands.repeats import repeatable
@@ -168,9 +167,9 @@ async def log_in(
     code: str,
     caller: Caller,
     ledger: Ledger,
-    device: account_sessions.Device = account_sessions.Device(),
+    device: sessions.Device = sessions.Device(),
     limits: accounts.SessionLimits = accounts.SESSION_LIMITS,
-) -> account_sessions.LoggedIn:
+) -> sessions.LoggedIn:
     """`caller.tenant_id` is the challenge's.
 
     Raises ChallengeInvalid, CodeWrong, GuessedTooOften, VersionConflict (the account's sessions were all ended meanwhile).
@@ -180,7 +179,7 @@ async def log_in(
     if recovery_left is not None:
         account.use_recovery_code(recovery_left)
         await ledger.append(another(caller), account)
-    return await sessions.start_session(account, challenge.before, device, caller, ledger, limits)
+    return await logging_in.start_session(account, challenge.before, device, caller, ledger, limits)
 
 
 async def check(account: accounts.Account, code: str, ledger: Ledger) -> int | None:
