@@ -134,16 +134,22 @@ class Bucket:
         return self.taken * 2 >= min(self.allowed, self.quota / 10)
 
     def report(self) -> "Report":
-        """Whoever takes nothing and waits for nothing needs no lease."""
-        return Report(self, self.taken, self.wanted, self.taken > 0 or self.wanted)
+        """Until it is answered no more is taken than the lease that is kept meanwhile: the rest goes back with the report, and may be
+        another's before the answer is here. Whoever takes nothing and waits for nothing needs no lease."""
+        holds = self.taken > 0 or self.wanted
+        keeps = 0.0
+        if self.lease:
+            keeps = max(0.0, min(self.lease - self.taken, self.taken))  # as much again as since the last report
+            self.allowed = min(self.allowed, self.taken + keeps)
+        return Report(self, self.taken, self.wanted, holds, keeps, self.taken - self.lease + keeps)
 
-    def corrected(self, debt_s: float, lease: float, reported: "Report", share: float, now: float) -> None:
-        """Full in `debt_s`, all processes say, with what was `reported` of ours and the new `lease`. What was taken since comes on
+    def corrected(self, debt_s: float, granted: float, reported: "Report", share: float, now: float) -> None:
+        """Full in `debt_s`, all processes say, with what was `reported` of ours and the `granted` lease. What was taken since comes on
         top. A process that gave its lease back is one that has not seen the caller."""
         self.taken -= reported.taken
+        self.lease = lease = reported.keeps + granted
         self.tokens = self.quota - debt_s * self.per_s + lease - self.taken
         self.at = self.reported_at = now
-        self.lease = lease
         self.allowed = inf if share == 1.0 else lease if reported.holds else self.policy.unseen(share)
         if reported.wanted:
             self.wanted = False
@@ -156,12 +162,15 @@ class Bucket:
 
 
 class Report(NamedTuple):
-    """Of a bucket, at one moment. `holds`: a lease is asked for."""
+    """Of a bucket, at one moment. `holds`: a lease is asked for, besides what it `keeps`. `owed`: what was taken without one, or, below
+    zero, what of it goes back."""
 
     bucket: Bucket
     taken: int
     wanted: bool
     holds: bool
+    keeps: float
+    owed: float
 
 
 class Rates:

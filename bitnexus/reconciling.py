@@ -126,7 +126,7 @@ class Reconciler:
             "tenants": [tenant_id for tenant_id, _, _ in reported],
             "limited": [limited for _, limited, _ in reported],
             "keys": [key for _, _, key in reported],
-            "delta_s": [(each.taken - each.bucket.lease) / each.bucket.per_s for each in found],
+            "delta_s": [each.owed / each.bucket.per_s for each in found],
             "quotas": [each.bucket.quota for each in found],
             "per_s": [each.bucket.per_s for each in found],
             "holds": [each.holds for each in found],

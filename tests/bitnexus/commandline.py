@@ -38,7 +38,7 @@ class CommandLine:
     """`environment` is all that the command knows of where it is."""
 
     def __init__(self, **environment: str) -> None:
-        kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
+        kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "PYTHONPATH") if name in os.environ}
         self.environment = {**kept, **UNLIMITED, **environment}
 
     def __call__(self, *words: object, stdin: str = "") -> Run:
