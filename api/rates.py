@@ -27,8 +27,9 @@ from api.rights import Who
 RECONCILE_S = 0.2
 REPORTED_S = 1.0
 """So late is told at the latest what was taken, and given back what was leased; earlier where half of it is gone."""
-LEASE_S_MAX = 0.5
-"""Who waits longer for a lease goes by the bucket of this process: the database is slow, and that is nobody's fault."""
+LEASE_S_MAX = 2.0
+"""Who waits longer for a lease goes by the bucket of this process. Longer than the database may take before it counts as away, which
+lets everybody go on."""
 LEASES_MAX = 3
 """Waited for by one request: of the user, of the tenant, and once more for who was overtaken."""
 WAITING_MAX = 1_000

@@ -41,6 +41,8 @@ def test_two_workers_let_pass_what_one_limit_allows(database: Database, connecti
         begun = time.monotonic()
         statuses = asyncio.run(_asks(served.url, headers, 2 * QUOTA, connections))
         statuses += asyncio.run(_asks(served.url, headers, QUOTA))
+        at_once, lasted_s = statuses.count(200), time.monotonic() - begun
+        assert at_once <= QUOTA + (lasted_s + 2 * RECONCILE_S) * QUOTA / WINDOW_S
         time.sleep(2 * REPORTED_S)  # what one of them was given and did not spend is the other's again
         statuses += asyncio.run(_asks(served.url, headers, QUOTA))
         lasted_s = time.monotonic() - begun
