@@ -168,7 +168,8 @@ def create_app(parts: Parts) -> Litestar:
             deep_copy=False,
         ),
     )
-    handlers = rights.declared(app).values()
-    app.state["counted"].update(each for each in handlers if (rights.right_of(each) or "").startswith(COUNTED))
-    app.asgi_handler = app.state["edge"] = edge.Edge(app.asgi_handler, parts, in_flight)
+    routes = rights.declared(app)
+    app.state["counted"].update(each for each in routes.values() if (rights.right_of(each) or "").startswith(COUNTED))
+    open_paths = frozenset(name.partition(" ")[2] for name, each in routes.items() if rights.right_of(each) is None)
+    app.asgi_handler = app.state["edge"] = edge.Edge(app.asgi_handler, parts, in_flight, open_paths)
     return app

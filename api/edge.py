@@ -9,6 +9,7 @@ from uuid import UUID
 import msgspec
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPResponseStartEvent, Message, Receive, Scope, Send
+from litestar.utils import normalize_path
 
 from api import errors, origins, rates, request_ids
 from api.parts import Parts
@@ -33,8 +34,10 @@ _TOO_MANY = "The request has more than {0} headers. Send fewer."
 class Edge:
     """An ASGI application around Litestar's."""
 
-    def __init__(self, app: ASGIApp, parts: Parts, in_flight: set[UUID]) -> None:
+    def __init__(self, app: ASGIApp, parts: Parts, in_flight: set[UUID], open_paths: frozenset[str]) -> None:
+        """`open_paths`: of routes that no guard stands before, so that nobody else counts who asks them."""
         self._app = app
+        self._open_paths = open_paths
         self._observe = parts.http.observe
         self._rates = parts.rates
         self._origins = origins.Origins(parts.ledger, parts.cors_origins)
@@ -122,12 +125,19 @@ class Edge:
             return errors.RequestRefused(errors.URI_TOO_LONG, _TOO_LONG.format(PATH_BYTES_MAX))
         if len(cast(list[Any], scope["headers"])) > HEADERS_MAX:
             return errors.RequestRefused(errors.HEADERS_TOO_LARGE, _TOO_MANY.format(HEADERS_MAX))
-        if not authorized and scope["path"] not in UNLIMITED:
+        if (not authorized or self._is_open(scope)) and scope["path"] not in UNLIMITED:
             try:
                 return self._rates.anonymous(scope)
             except rates.RateLimited as limited:
                 return limited
         return None
+
+    def _is_open(self, scope: Scope) -> bool:
+        """Whether nobody will look at the token, or at what passes for one."""
+        path = scope["path"]
+        if path[-1:] == "/" or "//" in path:
+            path = normalize_path(path)  # as the router does
+        return path in self._open_paths or scope["method"] == "OPTIONS"
 
     def _left(self, state: dict[str, Any]) -> None:
         """A repeat under the same idempotency key need not wait any more."""

@@ -159,9 +159,10 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
 def answer(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
     """What the caller is told. The application's handler of every exception."""
     kind, detail, fields, headers = _told(request, error)
-    if kind.status == 401 and "authorization" in request.headers:
-        try:
-            request.app.state["rates"].at_once(request.scope)  # or tokens could be tried as often as one likes
+    if _is_uncounted(request):
+        limits: rates.Rates = request.app.state["rates"]
+        try:  # or tokens could be tried as often as one likes; for the want of a lease no other answer is taken back
+            (limits.at_once if kind.status == 401 else limits.anonymous)(request.scope)
         except rates.RateLimited as limited:
             kind, detail, fields, headers = _told(request, limited)
     if kind.status == 401:
@@ -211,6 +212,12 @@ def _problem(
         errors=fields or {"detail": detail},
         second_factor=second_factor,
     )
+
+
+def _is_uncounted(request: Request[Any, Any, Any]) -> bool:
+    """It brought a token, so that edge.py left it to a guard, and got as far as none: the token is not good, or has not the right,
+    or there is nothing at the address."""
+    return "user" not in request.scope and "rate" not in request.scope["state"]
 
 
 def _told(request: Request[Any, Any, Any], error: Exception) -> tuple[Kind, str, dict[str, list[str]], dict[str, str]]:

@@ -133,6 +133,40 @@ async def test_a_page_with_an_old_token_is_told_so_on_a_node_that_has_not_seen_i
     leasing.cancel()
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/api/v1/auth/password/forgot"),
+        ("POST", "/api/v1/auth/register"),
+        ("POST", "//api/v1/auth//register/"),
+        ("GET", "/schema"),
+        ("GET", "/api/v1/tenant/branding?slug=alpha"),
+        ("POST", "/socket/longpoll?vsn=2.0.0"),
+        ("OPTIONS", "/api/v1/products"),
+        ("GET", "/nothing"),
+        ("DELETE", "/api/v1/products"),
+    ],
+)
+async def test_a_header_that_nobody_looks_at_is_no_way_round_the_limit(
+    serving: Serving, a: House, method: str, path: str
+) -> None:
+    """Anybody could flood registering, or fill mailboxes, by sending `Authorization: x`."""
+    client = serving(limited(address=FIVE["address"]))
+    headers = {"Authorization": "x"}
+    answers = [(await client.request(method, path, headers=headers, json={})).status_code for _ in range(7)]
+    assert 429 not in answers[:5]
+    assert answers[5:] == [429] * 2
+
+
+async def test_who_is_known_takes_nothing_from_the_address(serving: Serving, a: House) -> None:
+    """A floor of people behind one address would lock each other out."""
+    limits = limited(address=FIVE["address"])
+    client = serving(limits)
+    for path in ("/api/v1/products", "/api/v1/users/me", "/api/v1/nothing") * 3:
+        await client.get(path, headers=a.user.headers)
+    assert [bucket.taken for bucket in limits._addresses.values()] == [3]  # for what is not there
+
+
 def test_a_customers_addresses_of_ipv6_are_one() -> None:
     """Whoever has a /64 has 2^64 addresses to come from."""
     assert rates.network("2001:db8:1:2::1") == rates.network("2001:db8:1:2:ffff::9") == "2001:db8:1:2::/64"
@@ -196,7 +230,7 @@ async def test_sockets_are_opened_as_often_as_the_limit_of_addresses_allows(part
     async def send(message: Any) -> None:
         said.append(message)
 
-    around: Any = edge.Edge(app, dataclasses.replace(parts, rates=limited(address=FIVE["address"])), set())
+    around: Any = edge.Edge(app, dataclasses.replace(parts, rates=limited(address=FIVE["address"])), set(), frozenset())
     for _ in range(7):
         await around({**scope(), "type": "websocket", "headers": [], "path": "/socket"}, None, send)
     assert (len(set(opened)), [each["type"] for each in said]) == (5, ["websocket.close"] * 2)
