@@ -1,6 +1,5 @@
 """What a handler is given about the request: who asks, under which command id, and which position must be shown."""
 
-import hashlib
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
@@ -71,7 +70,8 @@ async def _caller_of(request: HttpRequest, who: Who) -> Caller:
     command_id = ids.derived_id(who.tenant_id.bytes, who.account_id.bytes, route.encode(), key.encode())
     asked = b"\0".join((scope["method"].encode(), scope["path"].encode(), await request.body()))
     _enter(request, command_id, key)
-    return _caller(who, command_id, hashlib.sha256(asked).digest(), known_as)
+    fingerprint = _parts(scope).ledger.keyring.master.fingerprint(asked)
+    return _caller(who, command_id, fingerprint, known_as)
 
 
 def _enter(request: HttpRequest, command_id: UUID, key: str) -> None:
@@ -178,7 +178,7 @@ def pusher(parts: Parts, who: Who, event: str, key: bytes | None, body: bytes) -
         caller = _caller(who, ids.new_id(), b"", request_ids.of(None))
     else:
         command_id = ids.derived_id(who.tenant_id.bytes, who.account_id.bytes, event.encode(), key)
-        fingerprint = hashlib.sha256(event.encode() + b"\0" + body).digest()
+        fingerprint = parts.ledger.keyring.master.fingerprint(event.encode() + b"\0" + body)
         caller = _caller(who, command_id, fingerprint, request_ids.of(None))
     return Sender(parts, who, caller, None)
 

@@ -8,7 +8,7 @@ import msgspec
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
     """Whoever sends a command. What stands here goes into every event's metadata, and so under its hash.
 
-    `command_id` makes a repeat harmless: the same id with the same `fingerprint` (SHA-256 of what was asked; empty if the
+    `command_id` makes a repeat harmless: the same id with the same `fingerprint` (keyed hash of what was asked; empty if the
     id was made for this call) is answered with the first outcome. Ids are UUIDv7 or derived from an idempotency key.
     """
 

@@ -50,6 +50,7 @@ class MasterKey:
         self._by_id = {key.id: key for key in self._all}
         self._root = self._all[-1]
         self._reservations = self.derive("reservations")
+        self._fingerprints = self.derive("fingerprints of commands")
 
     @classmethod
     def parse(cls, text: str) -> "MasterKey":
@@ -88,6 +89,11 @@ class MasterKey:
     def reference(self, tenant_id: UUID, kind: str, key: str) -> bytes:
         """What stands in the database for a unique key: HMAC-SHA256 over tenant, kind and key, 32 bytes."""
         return hmac.digest(self._reservations, tenant_id.bytes + kind.encode() + b"\0" + key.encode(), hashlib.sha256)
+
+    def fingerprint(self, asked: bytes) -> bytes:
+        """What is kept of a command, by which its repeat is known: 32 bytes. A password may be in it, and could be tried against a
+        hash without a key by whoever reads the database."""
+        return hmac.digest(self._fingerprints, asked, hashlib.sha256)
 
     def wrap(self, tenant_id: UUID, subject_id: UUID, key: bytes) -> bytes:
         """nonce (12) ‖ ciphertext and tag (48), under the newest key."""

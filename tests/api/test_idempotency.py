@@ -1,13 +1,16 @@
 """The same request under the same Idempotency-Key is done once and answered alike."""
 
 import asyncio
+import hashlib
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 
 from ledger import ids
-from tests.api.house import House, Served
+from tests.api.house import PASSWORD, House, Served
+from tests.world import World
 
 MUG = {"sku": "MUG", "name": "Mug", "price": "9.00"}
 
@@ -137,3 +140,17 @@ async def test_log_ins_are_never_repeats(served: Served, a: House, key: str | No
     headers = {"Idempotency-Key": key} if key else {}
     answers = [await served.post(None, "/auth/login", body, headers=headers) for _ in range(2)]
     assert len({answer.json()["data"]["refresh_token"] for answer in answers}) == 2
+
+
+async def test_what_is_kept_of_a_command_lets_nobody_try_passwords(served: Served, a: House, world: World) -> None:
+    """Whoever reads the database, or a dump of it, would get round argon2id by a plain hash of the body."""
+    body = b'{"current_password":"%b","password":"another battery staple"}' % PASSWORD.encode()
+    headers = {"Idempotency-Key": "k", "Content-Type": "application/json"}
+    answer = await served.ask(a.user, "PUT", "/users/me/password", content=body, headers=headers)
+    assert answer.status_code == 204
+    with psycopg.connect(world.database.owner_url) as owner:
+        kept = [bytes(each) for (each,) in owner.execute("SELECT fingerprint FROM ledger.commands") if each]
+    asked = b"\0".join((b"PUT", b"/api/v1/users/me/password", body))
+    assert [len(each) for each in kept] == [32]
+    assert kept != [hashlib.sha256(asked).digest()]
+    assert kept == [world.ledger.keyring.master.fingerprint(asked)]
