@@ -18,7 +18,7 @@ from litestar.params import ParameterKwarg
 from api import rates, rights, tokens
 from commands import accounts as account_commands
 from commands import limits, passwords, privacy, service_accounts, sessions
-from commands.accounts import challenges, password, registering, second_factor
+from commands.accounts import challenges, mailed, password, registering, second_factor
 from domain import accounts, refusals, tenants
 from ledger import errors as ledger_errors
 from ledger import keyring, replay
@@ -88,6 +88,7 @@ TABLE: dict[type[Exception], Kind] = {
     challenges.ChallengeInvalid: UNAUTHENTICATED,
     second_factor.CodeWrong: WRONG_CODE,
     second_factor.GuessedTooOften: TOO_OFTEN,
+    mailed.MailedTooOften: TOO_OFTEN,
     password.PasswordWrong: WRONG_PASSWORD,
     registering.RegistrationNotOpen: FORBIDDEN,
     accounts.SessionRevoked: UNAUTHENTICATED,
@@ -169,7 +170,7 @@ def answer(request: Request[Any, Any, Any], error: Exception) -> Response[Proble
         headers["WWW-Authenticate"] = "Bearer"
     elif kind.status == 503 or kind is IN_FLIGHT:
         headers["Retry-After"] = str(RETRY_AFTER_S)
-    elif isinstance(error, second_factor.GuessedTooOften):
+    elif isinstance(error, second_factor.GuessedTooOften | mailed.MailedTooOften):
         headers["Retry-After"] = str(error.retry_after_s)
     return Response(
         _problem(

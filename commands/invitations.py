@@ -4,7 +4,8 @@ The address is sealed among the secrets while the invitation is open, all of a t
 together. It goes when the invitation is accepted or revoked; of one that ended by itself when the next is issued or looked at.
 """
 
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import msgspec
@@ -23,6 +24,13 @@ ENTRY = "invitation "
 """Of the kind of a secret that holds an open invitation, before its id."""
 OPEN_MAX = 500
 """Of a tenant at a time: they are shown on one page."""
+MAILED = "invited "
+"""Of the kind of a secret that counts the mails of a day to an address, before its keyed hash."""
+DAY = timedelta(days=1)
+TO_ONE_MAX = 3
+"""Mails to one address within a day: an invitation, and two more for who mislaid it."""
+A_DAY_MAX = 500
+"""Mails of a tenant within a day, whatever becomes of the invitations: nobody else's are to wait for them."""
 
 
 class TooManyOpen(refusals.Conflict):
@@ -67,20 +75,33 @@ class _Entry(msgspec.Struct, frozen=True, kw_only=True):
     good_until: datetime
 
 
+class _Mailed(msgspec.Struct, frozen=True, kw_only=True):
+    """How many mails since then."""
+
+    since: datetime
+    count: int
+
+
 _DECODER = msgspec.json.Decoder(_Entry)
+_MAILED_DECODER = msgspec.json.Decoder(_Mailed)
 
 
 @repeatable(invitations.Invitation)
 async def issue(command: Issue, caller: Caller, ledger: Ledger) -> Receipt[invitations.Invitation]:
-    """A mail goes to the address. Raises EmailInvalid, EmailTaken, RegistrationNotOpen, TooManyOpen, RoleUnknown, RoleNotHere."""
+    """A mail goes to the address.
+
+    Raises EmailInvalid, EmailTaken, RegistrationNotOpen, TooManyOpen, MailedTooOften, RoleUnknown, RoleNotHere.
+    """
     email = accounts.written_email(command.email)
     key = accounts.normalise_email(email)
     if await ledger.find(caller.tenant_id, registering.EMAIL, [key]):
         raise registering.EmailTaken(email)
     await registering.check_mode(caller.tenant_id, ledger, invited=True)
-    there, gone = await _entries(caller.tenant_id, ledger)
+    found = await ledger.secrets(caller.tenant_id, owner_of(caller.tenant_id))
+    there, gone = _entries(caller.tenant_id, found)
     if len(there) >= OPEN_MAX:
         raise TooManyOpen
+    counted = _counted(caller.tenant_id, key, found, ledger)
     id, everybody = ids.new_id(), owner_of(caller.tenant_id)
     made = mailed.make(caller.tenant_id, id, Purpose.INVITATION)
     invitation = invitations.issue(id=id, tenant_id=caller.tenant_id, role=command.role, good_until=made.good_until)
@@ -89,6 +110,7 @@ async def issue(command: Issue, caller: Caller, ledger: Ledger) -> Receipt[invit
     mail = mails.Mail(template=mails.Template.INVITATION, to=email, token=made.token, good_until=made.good_until)
     secrets = [
         *gone,
+        *counted,
         made.secret,
         Secret(everybody, f"{ENTRY}{id}", msgspec.json.encode(entry)),
         await mails.to_send(mail, caller.tenant_id, everybody, ledger),
@@ -142,7 +164,7 @@ async def accept(command: Accept, caller: Caller, ledger: Ledger, passwords: Pas
 
 async def still_open(tenant_id: UUID, ledger: Ledger) -> list[Open]:
     """The newest first."""
-    there, _ = await _entries(tenant_id, ledger)
+    there, _ = _entries(tenant_id, await ledger.secrets(tenant_id, owner_of(tenant_id)))
     shown = []
     for id, entry in there.items():
         email = await ledger.unseal(tenant_id, owner_of(tenant_id), ENTRY, entry.sealed)
@@ -172,10 +194,9 @@ async def _invited(tenant_id: UUID, id: UUID, ledger: Ledger) -> str | None:
     return None if email is None else email.decode()
 
 
-async def _entries(tenant_id: UUID, ledger: Ledger) -> tuple[dict[UUID, _Entry], list[Secret]]:
-    """Those that are good still, and what an append carries that forgets the others."""
+def _entries(tenant_id: UUID, found: Mapping[str, bytes]) -> tuple[dict[UUID, _Entry], list[Secret]]:
+    """Those that are good still, and what an append carries that forgets the others. `found`: by kind."""
     now = datetime.now(UTC)
-    found = await ledger.secrets(tenant_id, owner_of(tenant_id))
     entries = {
         UUID(kind.removeprefix(ENTRY)): _DECODER.decode(value)
         for kind, value in found.items()
@@ -183,6 +204,24 @@ async def _entries(tenant_id: UUID, ledger: Ledger) -> tuple[dict[UUID, _Entry],
     }
     gone = [secret for id, entry in entries.items() if entry.good_until <= now for secret in _over(tenant_id, id)]
     return {id: entry for id, entry in entries.items() if entry.good_until > now}, gone
+
+
+def _counted(tenant_id: UUID, key: str, found: Mapping[str, bytes], ledger: Ledger) -> list[Secret]:
+    """What an append carries that counts one more mail to the address, and forgets those of days gone by. Raises MailedTooOften."""
+    now, owner = datetime.now(UTC), owner_of(tenant_id)
+    mine = MAILED + ledger.keyring.master.reference(tenant_id, MAILED, key).hex()
+    known = {kind: _MAILED_DECODER.decode(value) for kind, value in found.items() if kind.startswith(MAILED)}
+    recent = {kind: each for kind, each in known.items() if each.since + DAY > now}
+    before = recent.get(mine, _Mailed(since=now, count=0))
+    if before.count >= TO_ONE_MAX:
+        raise mailed.MailedTooOften(before.since + DAY - now)
+    if sum(each.count for each in recent.values()) >= A_DAY_MAX:
+        raise mailed.MailedTooOften(min(each.since for each in recent.values()) + DAY - now)
+    counted = msgspec.json.encode(_Mailed(since=before.since, count=before.count + 1))
+    return [
+        *(Secret(owner, kind, None) for kind in known.keys() - recent.keys() - {mine}),
+        Secret(owner, mine, counted),
+    ]
 
 
 def _over(tenant_id: UUID, id: UUID) -> list[Secret]:

@@ -31,9 +31,13 @@ class Confirm(msgspec.Struct, frozen=True, kw_only=True):
 
 @repeatable(accounts.Account)
 async def ask_verification(command: UUID, caller: Caller, ledger: Ledger) -> Receipt[accounts.Account]:
-    """Another mail to the account's address; none if that is verified. Raises NotFound, AccountDeactivated."""
+    """Another mail to the account's address; none if that is verified, or was sent one just now.
+
+    Raises NotFound, AccountDeactivated.
+    """
     account = await ledger.load(accounts.Account, caller.tenant_id, command)
-    secrets = [] if account.email_verified else await mailed.verifying(account, ledger)
+    needless = account.email_verified or await mailed.wait(account.tenant_id, account.id, Purpose.VERIFY, ledger)
+    secrets = [] if needless else await mailed.verifying(account, ledger)
     return await ledger.append(caller, account, secrets=secrets)
 
 
@@ -52,11 +56,13 @@ async def ask_change(
     """A mail to the new address. Nothing is changed, and nothing reserved, until it was answered; whether somebody else has the
     address is said to who receives its mail alone.
 
-    Raises PasswordWrong, EmailInvalid, HashingOverloaded, NotFound.
+    Raises PasswordWrong, EmailInvalid, MailedTooOften, HashingOverloaded, NotFound.
     """
     account = await ledger.load(accounts.Account, caller.tenant_id, command.account_id)
     await password.check_current(account, command.current_password, ledger, passwords)
     email = accounts.written_email(command.email)
+    if left := await mailed.wait(account.tenant_id, account.id, Purpose.CHANGE, ledger):
+        raise mailed.MailedTooOften(left)  # it may be to another address: who mistyped has to be told
     sealed = await ledger.seal(caller.tenant_id, account.id, NEW_ADDRESS, email.encode())
     made = mailed.make(caller.tenant_id, account.id, Purpose.CHANGE, sealed)
     mail = mails.Mail(

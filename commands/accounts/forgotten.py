@@ -23,8 +23,6 @@ from ledger.keys import NONCE_BYTES
 from ledger.store import Ledger
 
 KIND = "outbox forgotten"
-BETWEEN_MAILS = timedelta(minutes=1)
-"""Whoever asks again sooner gets no second mail: nobody's mailbox is to be filled by others."""
 WAITING_MAX = 1_000
 """Addresses of a tenant at a time. Whoever asks when there are more is told the same and has to ask again: somebody floods."""
 ANSWERED_WITHIN = timedelta(days=1)
@@ -60,8 +58,7 @@ async def answer(owner: UUID, sealed: bytes, caller: Caller, ledger: Ledger) -> 
     if account_id is None:
         return
     account = await ledger.load(accounts.Account, caller.tenant_id, account_id)
-    before = await mailed.kept(caller.tenant_id, account_id, Purpose.RESET, ledger)
-    if before is not None and before.made_at + BETWEEN_MAILS > datetime.now(UTC):
+    if await mailed.wait(caller.tenant_id, account_id, Purpose.RESET, ledger):
         return
     if account.email == codec.ERASED or not account.active:
         return

@@ -7,6 +7,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import math
 import os
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -37,6 +38,19 @@ LASTS = {
     Purpose.CHANGE: timedelta(days=1),
     Purpose.INVITATION: timedelta(days=14),
 }
+
+
+BETWEEN_MAILS = timedelta(minutes=1)
+"""Of one purpose to one account. Whoever asks again sooner gets no second mail: nobody's mailbox is to be filled by others."""
+
+
+class MailedTooOften(refusals.Refusal):
+    """`retry_after_s`: when another mail may go."""
+
+    def __init__(self, wait: timedelta) -> None:
+        self.retry_after_s = max(1, math.ceil(wait.total_seconds()))
+        advice = f"Wait {self.retry_after_s} s, and look for the mail that was sent meanwhile"
+        super().__init__("No other mail is sent so soon", "(not shown)", advice)
 
 
 class MailedTokenInvalid(refusals.Invalid):
@@ -91,6 +105,14 @@ async def kept(tenant_id: UUID, owner_id: UUID, purpose: Purpose, ledger: Ledger
     """What is kept of the last token of that purpose."""
     value = await ledger.secret(tenant_id, owner_id, purpose)
     return None if value is None else _DECODER.decode(value)
+
+
+async def wait(tenant_id: UUID, owner_id: UUID, purpose: Purpose, ledger: Ledger) -> timedelta:
+    """Until another mail of that purpose may go to the owner; zero: now."""
+    before = await kept(tenant_id, owner_id, purpose, ledger)
+    if before is None:
+        return timedelta(0)
+    return max(before.made_at + BETWEEN_MAILS - datetime.now(UTC), timedelta(0))
 
 
 def used(owner_id: UUID, *purposes: Purpose) -> list[Secret]:

@@ -2,6 +2,7 @@
 
 import statistics
 import time
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -10,6 +11,7 @@ import pyotp
 import pytest
 
 from commands import passwords
+from commands.accounts import mailed
 from tests.api.house import PASSWORD, House, Served
 from tests.reactions.mailbox import Mailbox, token_in
 from tests.world import World
@@ -107,7 +109,18 @@ async def test_a_new_address_and_a_new_name(served: Served, a: House, mailbox: M
     assert stale.status_code == 412
 
 
-async def test_who_registers_is_asked_whether_the_address_is_theirs(served: Served, a: House, mailbox: Mailbox) -> None:
+async def test_who_asks_for_mails_too_often_is_told_when_to_come_back(served: Served, a: House) -> None:
+    body = {"email": "Una@Elsewhere.example", "current_password": PASSWORD}
+    assert (await served.post(a.user, "/users/me/email", body)).status_code == 202
+    again = await served.post(a.user, "/users/me/email", body)
+    assert (again.status_code, again.json()["type"]) == (429, "urn:bitnexus:problem:too-often")
+    assert 1 <= int(again.headers["retry-after"]) <= 60
+
+
+async def test_who_registers_is_asked_whether_the_address_is_theirs(
+    served: Served, a: House, mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mailed, "BETWEEN_MAILS", timedelta(0))
     body = {"email": "Ann@Example.com", "name": "Ann", "password": PASSWORD, "tenant": a.slug}
     registered = await served.post(None, "/auth/register", body)
     assert registered.json()["data"]["user"]["email_verified"] is False

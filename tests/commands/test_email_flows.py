@@ -1,6 +1,7 @@
 """Addresses: shown to be somebody's, changed, and unique however they are written."""
 
 import asyncio
+from datetime import timedelta
 from uuid import UUID
 
 import pytest
@@ -49,14 +50,39 @@ async def test_who_registers_shows_the_address_by_mail_once(
 
 
 async def test_another_mail_is_instead_of_the_one_before(
-    world: World, ann: domain_accounts.Account, mailbox: Mailbox
+    world: World, ann: domain_accounts.Account, mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(mailed, "BETWEEN_MAILS", timedelta(0))
     (first,) = await mailbox.fetch()
     await email.ask_verification(ann.id, caller(ann.tenant_id), world.ledger)
     (second,) = await mailbox.fetch()
     with pytest.raises(mailed.MailedTokenInvalid):
         await email.verify(email.Confirm(token=token_in(first)), caller(ann.tenant_id), world.ledger)
     await email.verify(email.Confirm(token=token_in(second)), caller(ann.tenant_id), world.ledger)
+
+
+async def test_nobodys_mailbox_is_filled_by_asking_again(
+    world: World, ann: domain_accounts.Account, mailbox: Mailbox
+) -> None:
+    """Whoever registers with a stranger's address in an open tenant could have it flooded."""
+    (first,) = await mailbox.fetch()
+    for _ in range(3):
+        await email.ask_verification(ann.id, caller(ann.tenant_id), world.ledger)
+    assert await mailbox.fetch() == []
+    await email.verify(email.Confirm(token=token_in(first)), caller(ann.tenant_id), world.ledger)
+
+
+async def test_of_changes_of_address_asked_for_at_once_one_mail_goes_out(
+    world: World, ann: domain_accounts.Account, mailbox: Mailbox
+) -> None:
+    """Refused, not passed over: who mistyped the address would wait for a mail that never comes."""
+    await mailbox.fetch()
+    await ask(world, ann)
+    with pytest.raises(mailed.MailedTooOften) as refused:
+        await ask(world, ann, "stranger@example.com")
+    assert 1 <= refused.value.retry_after_s <= mailed.BETWEEN_MAILS.total_seconds()
+    (letter,) = await mailbox.fetch()
+    assert (await change(world, ann.tenant_id, token_in(letter))).email == NEW
 
 
 async def test_a_new_address_counts_once_it_is_confirmed_there_and_the_old_one_is_told_and_free(

@@ -96,7 +96,8 @@ async def test_a_revoked_invitation_lets_nobody_in_and_forgets_the_address(
         await invitations.revoke(id, caller(shop), world.ledger)
     with pytest.raises(mailed.MailedTokenInvalid):
         await join(world, shop, token)
-    assert await world.ledger.secret_kinds(shop, invitations.owner_of(shop)) == []
+    left = await world.ledger.secret_kinds(shop, invitations.owner_of(shop))
+    assert [kind for kind in left if not kind.startswith(invitations.MAILED)] == []
 
 
 async def test_an_invitation_ends_by_itself_and_is_forgotten_with_the_next(
@@ -145,6 +146,34 @@ async def test_there_are_so_many_invitations_at_the_most(
     for name in ("a", "b"):
         await issue(world, shop, f"{name}@example.com")
     with pytest.raises(invitations.TooManyOpen):
+        await issue(world, shop, "c@example.com")
+
+
+async def test_no_address_is_mailed_invitation_after_invitation(
+    world: World, shop: UUID, mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Revoked and issued again and again they would fill a stranger's mailbox."""
+    for written in (EMAIL, EMAIL.upper(), EMAIL):
+        await invitations.revoke(await issue(world, shop, written), caller(shop), world.ledger)
+    with pytest.raises(mailed.MailedTooOften) as refused:
+        await issue(world, shop)
+    assert 86_300 < refused.value.retry_after_s <= 86_400
+    await issue(world, shop, "dan@example.com")
+    assert len(await mailbox.fetch()) == invitations.TO_ONE_MAX + 1
+    monkeypatch.setattr(invitations, "DAY", timedelta(0))
+    await issue(world, shop)
+    left = await world.ledger.secret_kinds(shop, invitations.owner_of(shop))
+    assert len([kind for kind in left if kind.startswith(invitations.MAILED)]) == 1
+
+
+async def test_a_tenant_sends_so_many_invitations_a_day(
+    world: World, shop: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everybody else's mails wait in the same line."""
+    monkeypatch.setattr(invitations, "A_DAY_MAX", 2)
+    for name in ("a", "b"):
+        await invitations.revoke(await issue(world, shop, f"{name}@example.com"), caller(shop), world.ledger)
+    with pytest.raises(mailed.MailedTooOften):
         await issue(world, shop, "c@example.com")
 
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from pathlib import Path
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
@@ -19,6 +19,7 @@ from bitnexus import doing
 from commands import accounts, mails, tenant_settings, tenants
 from domain import accounts as domain_accounts
 from domain.tenants import PLATFORM_ID, Branding
+from ledger import ids
 from reactions import letters, outbox, send_mail
 from tests.reactions.mailbox import SENDER, Mailbox, token_in
 from tests.world import World, caller
@@ -124,6 +125,19 @@ async def test_of_two_processes_one_sends(world: World, ann: domain_accounts.Acc
     counts = await asyncio.gather(*(outbox.look(world.projector, mailbox.doers()) for _ in range(4)))
     assert sum(counts) == 5
     assert len({letter["Message-ID"] for letter in mailbox.letters}) == len(mailbox.letters) == 5
+
+
+async def test_the_mail_that_waits_longest_is_the_next(world: World, shop: UUID) -> None:
+    """One tenant's flood would hold up the mails of all that come after it, for as long as it lasts."""
+    kinds = [f"{mails.KIND} {ids.new_id()}" for _ in range(40)]
+    with psycopg.connect(world.database.owner_url) as owner:
+        for kind in sorted(kinds, key=lambda each: each[::-1]):  # as they lie in the table
+            row = (uuid4(), uuid4(), kind)
+            owner.execute("INSERT INTO ledger.secrets (tenant_id, owner, kind, value) VALUES (%s, %s, %s, 'x')", row)
+    for begin in range(0, 40, 10):
+        async with world.projector.connection() as connection:
+            rows = await (await connection.execute(outbox.CLAIM, (10, outbox.WAITS_S))).fetchall()
+        assert {kind for _, _, kind, _, _ in rows} == set(kinds[begin : begin + 10])
 
 
 async def test_who_claimed_and_died_leaves_it_to_others(
