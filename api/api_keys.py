@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from api import rights
+from api import rights, roles
 from api.rights import Who
 from commands import service_accounts
 from ledger import errors
@@ -87,7 +87,7 @@ class ApiKeys:
             role=ROLE,
             session_id=found.key_id,
             expires_at=int(time.time()) + LISTENS_S_MAX,
-            rights=frozenset(found.account.scopes),
+            rights=frozenset(found.account.scopes) & roles.SCOPES,  # fewer by now, perhaps, than when it was made
         )
         self._check_counts(who)
         self._known[digest] = _Known(who, asked_at + LOOKED_UP_EVERY_S)

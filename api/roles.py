@@ -28,7 +28,7 @@ TABLE: tuple[Right, ...] = (
     Right("account:deactivate", "deactivate one's own account", _EVERYBODY, scope=False),
     Right("accounts:read", "read the accounts of the tenant", _RUNNING),
     Right("accounts:write", "make, change, deactivate and reactivate accounts of the tenant", _RUNNING, scope=False),
-    Right("accounts:invite", "invite people into the tenant", _RUNNING),
+    Right("accounts:invite", "invite people into the tenant, with any role of it", _RUNNING, scope=False),
     Right("accounts:erase", "forget anybody of the tenant, and buyers without an account", _ADMIN),
     Right("accounts:export", "read all that is kept of anybody of the tenant", _ADMIN),
     Right("service_accounts:read", "see service accounts and their keys' ids", _RUNNING, scope=False),

@@ -47,9 +47,20 @@ async def test_what_a_program_does_is_recorded_as_its_doing(served: Served, a: H
 
 async def test_a_program_gives_no_rights(served: Served, a: House) -> None:
     """A stolen key makes no other key, and no admin."""
-    for scope in ("service_accounts:write", "accounts:write", "account:read", "made:up"):
+    for scope in ("service_accounts:write", "accounts:write", "accounts:invite", "account:read", "made:up"):
         refused = await served.post(a.admin, "/service-accounts", {"name": "X", "scopes": [scope]})
         assert (refused.status_code, list(refused.json()["errors"])) == (422, ["scopes"])
+
+
+async def test_a_scope_that_keys_may_not_have_any_more_counts_no_more(served: Served, a: House) -> None:
+    """By an invitation a stolen key, also one that was issued before, would make itself an admin."""
+    scopes = ("accounts:invite", "products:read")
+    command = commands.Create(name="Old", scopes=scopes, may_give=scopes)
+    made = await commands.make(command, caller(a.id), a.ledger)
+    headers = {"Authorization": f"Bearer {made.key}"}
+    body = {"email": "mallory@example.com", "role": "admin"}
+    assert (await served.client.post("/api/v1/invitations", json=body, headers=headers)).status_code == 403
+    assert (await served.client.get("/api/v1/products", headers=headers)).status_code == 200
 
 
 async def test_a_revoked_key_counts_no_more_here_at_once(served: Served, a: House) -> None:
