@@ -1,7 +1,7 @@
 """The ledger as commands see it: load aggregates, append what they decided, find what is reserved."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 from uuid import UUID
@@ -11,7 +11,7 @@ from eventsourcing.domain import Aggregate
 from eventsourcing.utils import get_topic
 from psycopg.rows import TupleRow
 
-from ledger import appender, counts, errors, ids, lookups, read, sealing
+from ledger import appender, counts, errors, history, ids, lookups, read, sealing
 from ledger.appender import Appender
 from ledger.caller import Caller
 from ledger.codec import Codec
@@ -27,7 +27,6 @@ SUBJECT_TRIES_MAX = 3
 
 Pool = lookups.Pool
 
-READ_AGGREGATES = "SELECT * FROM ledger.read_aggregates(%s, %s, %s)"
 READ_RESERVATIONS = "SELECT * FROM ledger.read_reservations(%s, %s, %s)"
 READ_SECRET = "SELECT o_value FROM ledger.read_secret(%s, %s, %s)"
 READ_COMMAND = "SELECT * FROM ledger.read_command(%s, %s)"
@@ -128,16 +127,19 @@ class Ledger:
         return {wanted[each]: holder for each, holder in found.items() if isinstance(holder, cls)}
 
     async def _load_at(self, cls: type[A], tenant_id: UUID, id: UUID, version: int) -> A | None:
-        async with self._pool.connection() as connection:
-            cursor = await connection.execute(READ_AGGREGATES, (tenant_id, [id], version), binary=True)
-            rows = await cursor.fetchall()
-            parsed = [self.codec.parse(topic, id, number, state) for _, _, number, topic, _, state in rows]
-            subjects = {half.subject_id for half in parsed if half.subject_id is not None}
-            keys = await self.keyring.find_as_tenant(connection, tenant_id, subjects) if subjects else {}
-        folded: Any = None
-        for (_, _, number, _, recorded_at, _), half in zip(rows, parsed, strict=True):
-            folded = self.codec.finish(tenant_id, id, number, recorded_at, half, keys).mutate(folded)
+        folded = await history.fold(self._pool, self.codec, self.keyring, tenant_id, id, version)
         return folded if isinstance(folded, cls) and folded.version == version else None
+
+    async def look_back(
+        self, cls: type[A], tenant_id: UUID, id: UUID, version: int, at_each: Callable[[A], None]
+    ) -> None:
+        """Shows the aggregate at each version up to that one, the first first; it is the same object each time."""
+
+        def show(folded: Aggregate) -> None:
+            if isinstance(folded, cls):
+                at_each(folded)
+
+        await history.fold(self._pool, self.codec, self.keyring, tenant_id, id, version, show)
 
     # Appending
 

@@ -1,16 +1,17 @@
 """What admins do about accounts, and who stays to do it."""
 
 import asyncio
+from typing import Any
 from uuid import UUID
 
 import pytest
 
 from commands import accounts as account_commands
 from commands import admins, privacy, sessions, tenants
-from commands.accounts import administering
+from commands.accounts import administering, held
 from domain import accounts
 from domain.tenants import PLATFORM_ID
-from ledger import errors
+from ledger import errors, history
 from tests.world import World, caller
 
 PASSWORD = "correct horse battery"
@@ -144,3 +145,23 @@ async def test_super_admins_are_appointed_on_the_platform_alone(world: World, te
     assert (appointed.receipt.aggregate.role, appointed.new_account) == ("super_admin", True)
     with pytest.raises(accounts.RoleNotHere):
         await admins.appoint(command, caller(tenant_id), world.ledger, world.passwords)
+
+
+async def test_all_former_names_are_told_and_the_history_is_read_once(
+    world: World, shop: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read anew for each version, the export of somebody who changed the name often would hold up everybody."""
+    ann = await registered(world, shop, "ann@example.com")
+    for name in ("Ann 1", "Ann 2", "Ann 1", "Ann 3"):
+        ann.rename(name)
+    await world.ledger.append(caller(shop), ann)
+    folds, fold = [], history.fold
+
+    async def counted(*arguments: Any) -> Any:
+        folds.append(arguments)
+        return await fold(*arguments)
+
+    monkeypatch.setattr(history, "fold", counted)
+    found = await held.of(ann, world.ledger)
+    assert (found.former_names, found.former_emails) == (["Ann 1", "Ann 2", "Somebody"], [])
+    assert len(folds) == 1
