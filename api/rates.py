@@ -1,4 +1,5 @@
-"""How many requests a caller may send: token buckets, of an address for who is not known, of a user and of its tenant for who is.
+"""How many requests a caller may send: token buckets, of an address for who is not known, of a user and of its tenant for who is,
+and of an account for changes of itself.
 
 A bucket holds `quota` tokens and is full again `window_s` after it was empty; a request takes one. Every RECONCILE_S the processes
 bring their buckets into accord (bitnexus/reconciling.py): the database keeps the bucket, and a process that is not alone takes
@@ -67,6 +68,7 @@ class Policies(NamedTuple):
     address: Policy | None = None
     user: Policy | None = None
     tenant: Policy | None = None
+    account: Policy | None = None
 
 
 class RateLimited(Exception):
@@ -187,6 +189,7 @@ class Rates:
         self._addresses: dict[str, Bucket] = {}
         self._users: dict[int, Bucket] = {}
         self._tenants: dict[int, Bucket] = {}
+        self._accounts: dict[int, Bucket] = {}
         self._moved: set[Bucket] = set()
         self.wanted = asyncio.Event()  # somebody waits for a lease
         self._leases: dict[Bucket, asyncio.Future[None]] = {}
@@ -246,8 +249,20 @@ class Rates:
                 return tenant
         return None
 
+    def changing(self, scope: Scope, who: Who) -> Bucket | None:
+        """Takes one of the changes of one's own account; otherwise as `known`. Raises RateLimited."""
+        policy = self.policies.account
+        if policy is None:
+            return None
+        now = monotonic()
+        bucket = self._accounts.get(who.account_id.int)
+        if bucket is None:
+            bucket = self._add(self._accounts, who.account_id.int, policy, who.tenant_id, who.account_id, now)
+        scope["state"]["rate"] = bucket
+        return None if self._take(bucket, now) else bucket
+
     async def later(self, unleased: Bucket, take: Callable[[], Bucket | None]) -> None:
-        """What `take`, that is `anonymous` or `known`, could not do for want of a lease of `unleased`. Raises RateLimited."""
+        """What `take`, that is `anonymous`, `known` or `changing`, could not do for want of a lease of `unleased`. Raises RateLimited."""
         for _ in range(LEASES_MAX):
             await self._leased(unleased)
             still = take()
@@ -273,7 +288,7 @@ class Rates:
         """There are so many processes now. Whoever has no lease is as if it had not been seen."""
         if share != self.share:
             self.share = share
-            for buckets in (self._addresses, self._users, self._tenants):
+            for buckets in (self._addresses, self._users, self._tenants, self._accounts):
                 for bucket in buckets.values():
                     bucket.allowed = inf if share == 1.0 else max(bucket.lease, bucket.policy.unseen(share))
             if share == 1.0:
@@ -282,7 +297,7 @@ class Rates:
     def forget_full(self) -> None:
         """Those that are as if they had never been used."""
         now = monotonic()
-        for buckets in cast(list[dict[object, Bucket]], [self._addresses, self._users, self._tenants]):
+        for buckets in cast(list[dict[object, Bucket]], [self._addresses, self._users, self._tenants, self._accounts]):
             for key in [key for key, bucket in buckets.items() if bucket.is_full(now)]:
                 del buckets[key]
 

@@ -22,7 +22,9 @@ MASTER_BYTES = os.urandom(32)
 MASTER_TEXT = base64.b64encode(MASTER_BYTES).decode()
 """As a setting of a process that a benchmark starts."""
 MASTER = MasterKey(MASTER_BYTES)
-UNLIMITED = dict.fromkeys(("BITNEXUS_RATE_ADDRESS", "BITNEXUS_RATE_USER", "BITNEXUS_RATE_TENANT"), "off")
+UNLIMITED = dict.fromkeys(
+    ("BITNEXUS_RATE_ADDRESS", "BITNEXUS_RATE_USER", "BITNEXUS_RATE_TENANT", "BITNEXUS_RATE_ACCOUNT"), "off"
+)
 """As settings: all load comes from one address and one user."""
 
 

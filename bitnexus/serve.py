@@ -133,6 +133,7 @@ def _policies(settings: Settings) -> rates.Policies:
         address=policy("address", settings.rate_address),
         user=policy("user", settings.rate_user),
         tenant=policy("tenant", settings.rate_tenant),
+        account=policy("account", settings.rate_account),
     )
 
 

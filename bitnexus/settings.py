@@ -34,9 +34,9 @@ SESSION_DAYS_MAX = 400
 """As long as browsers keep a cookie."""
 CLAIM_CHARACTERS_MAX = 200
 """A token has to stay below what is looked at of one (api/tokens.py)."""
-RATE_ADDRESS, RATE_USER, RATE_TENANT = "1200/60", "6000/60", "120000/60"
+RATE_ADDRESS, RATE_USER, RATE_TENANT, RATE_ACCOUNT = "1200/60", "6000/60", "120000/60", "30/3600"
 """Requests in so many seconds: a floor of people behind one address who are not logged in, the busiest program of one user, and what
-two cores answer, for a minute."""
+two cores answer, for a minute; and the changes of an own account of who tries everything out."""
 ORIGINS_MAX = 100
 
 METRICS_TOKEN_MIN = 22
@@ -96,6 +96,7 @@ class Settings:
     rate_address: tuple[int, int] | None = None  # requests in so many seconds; None: as many as come
     rate_user: tuple[int, int] | None = None
     rate_tenant: tuple[int, int] | None = None
+    rate_account: tuple[int, int] | None = None
     cors_origins: frozenset[str] = frozenset()  # whose pages may use the API beside those of tenants' own hosts
 
     @property
@@ -131,6 +132,7 @@ def read(environment: Mapping[str, str] | None = None, *, data_dir: Path | None 
         rate_address=_rate(found, "BITNEXUS_RATE_ADDRESS", RATE_ADDRESS),
         rate_user=_rate(found, "BITNEXUS_RATE_USER", RATE_USER),
         rate_tenant=_rate(found, "BITNEXUS_RATE_TENANT", RATE_TENANT),
+        rate_account=_rate(found, "BITNEXUS_RATE_ACCOUNT", RATE_ACCOUNT),
         cors_origins=_cors_origins(found),
     )
     if not settings.embedded and settings.master_key is None:

@@ -7,6 +7,7 @@ from litestar.params import JSONBody
 
 from api import answers, asked, bodies
 from api.accounts import meant_tenant
+from api.accounts.seldom import seldom
 from api.asked import HttpRequest, Sender
 from api.parts import Parts
 from api.rights import may, open_to_all
@@ -33,7 +34,7 @@ class EmailController(Controller):
         "/users/me/email/verification",
         operation_id="askEmailVerification",
         operation_class=answers.Command,
-        guards=[may("account:write")],
+        guards=[may("account:write"), seldom],
         status_code=202,
     )
     async def ask(self, sender: NamedDependency[Sender]) -> Response[None]:
@@ -61,7 +62,7 @@ class EmailController(Controller):
         "/users/me/email",
         operation_id="askEmailChange",
         operation_class=answers.Command,
-        guards=[may("account:write")],
+        guards=[may("account:write"), seldom],
         dto=bodies.named("user", EmailBody),
         status_code=202,
     )

@@ -7,6 +7,7 @@ from litestar.params import JSONBody
 
 from api import answers, asked, bodies
 from api.accounts import meant_tenant
+from api.accounts.seldom import seldom
 from api.asked import HttpRequest, Sender
 from api.parts import Parts
 from api.rights import may, open_to_all
@@ -42,7 +43,7 @@ class PasswordController(Controller):
         "/users/me/password",
         operation_id="changePassword",
         operation_class=answers.Command,
-        guards=[may("account:write")],
+        guards=[may("account:write"), seldom],
         dto=bodies.named("user", PasswordBody),
         status_code=204,
     )

@@ -9,6 +9,7 @@ from litestar.params import FromPath, JSONBody
 
 from api import answers, asked, bodies
 from api.accounts import auth, devices, meant_tenant
+from api.accounts.seldom import seldom
 from api.asked import HttpRequest, Sender
 from api.parts import Parts
 from api.rights import may, open_to_all
@@ -66,7 +67,7 @@ class SecondFactorController(Controller):
         "/users/me/second-factor",
         operation_id="enrolSecondFactor",
         operation_class=answers.Command,
-        guards=[may("account:write")],
+        guards=[may("account:write"), seldom],
         dto=bodies.named("second_factor", PasswordBody),
     )
     async def enrol(
@@ -85,7 +86,7 @@ class SecondFactorController(Controller):
         "/users/me/second-factor/confirmation",
         operation_id="confirmSecondFactor",
         operation_class=answers.Command,
-        guards=[may("account:write")],
+        guards=[may("account:write"), seldom],
         dto=bodies.named("second_factor", CodeBody),
         status_code=200,
     )
@@ -102,7 +103,7 @@ class SecondFactorController(Controller):
         "/users/me/second-factor/removal",
         operation_id="removeSecondFactor",
         operation_class=answers.Command,
-        guards=[may("account:write")],
+        guards=[may("account:write"), seldom],
         dto=bodies.named("second_factor", PasswordBody),
         status_code=204,
     )

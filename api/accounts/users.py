@@ -9,6 +9,7 @@ from litestar.di import NamedDependency
 from litestar.params import JSONBody
 
 from api import answers, bodies, etags
+from api.accounts.seldom import seldom
 from api.asked import Reader, Sender
 from api.rights import may
 from api.routes import get, patch
@@ -59,7 +60,7 @@ class UserController(Controller):
         "/me",
         operation_id="changeMe",
         operation_class=answers.Command,
-        guards=[may("account:write")],
+        guards=[may("account:write"), seldom],
         dto=bodies.named("user", ProfileBody),
     )
     async def change(self, data: JSONBody[ProfileBody], sender: NamedDependency[Sender]) -> Response[answers.Data[Me]]:

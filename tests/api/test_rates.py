@@ -102,6 +102,23 @@ async def test_who_is_not_known_is_limited_by_address_and_probes_are_not(serving
     assert (await serving(limits, "203.0.113.8").get("/nothing")).status_code == 404
 
 
+async def test_who_changes_the_own_account_all_the_time_is_stopped_and_may_do_everything_else(
+    serving: Serving, a: House
+) -> None:
+    """Each new name is an event for good, and each use of the account reads all of them: one user could hold up a process."""
+    client = serving(limited(account=Policy("account", 3, 3600.0)))
+
+    async def rename(headers: dict[str, str], n: int) -> httpx.Response:
+        return await client.patch("/api/v1/users/me", json={"name": f"Una {n}"}, headers=headers)
+
+    answers = [(await rename(a.user.headers, n)).status_code for n in range(3)]
+    refused = await client.put("/api/v1/users/me/password", json={}, headers=a.user.headers)
+    assert ([*answers, refused.status_code], int(refused.headers["retry-after"]) > 600) == ([200] * 3 + [429], True)
+    assert 'The limit "account" is reached: 3 requests in 3600 s.' in refused.json()["detail"]
+    assert (await client.get("/api/v1/users/me", headers=a.user.headers)).status_code == 200
+    assert (await rename(a.affiliate.headers, 1)).status_code == 200
+
+
 async def test_tokens_cannot_be_tried_for_ever(serving: Serving) -> None:
     client = serving(limited(address=FIVE["address"]))
     bad = {"Authorization": "Bearer made up"}

@@ -30,7 +30,9 @@ class Run:
         return json.loads(self.out)
 
 
-UNLIMITED = dict.fromkeys(("BITNEXUS_RATE_ADDRESS", "BITNEXUS_RATE_USER", "BITNEXUS_RATE_TENANT"), "off")
+UNLIMITED = dict.fromkeys(
+    ("BITNEXUS_RATE_ADDRESS", "BITNEXUS_RATE_USER", "BITNEXUS_RATE_TENANT", "BITNEXUS_RATE_ACCOUNT"), "off"
+)
 """A test asks faster than anybody; those that are about limits set them."""
 
 

@@ -95,6 +95,7 @@ def test_limits_and_origins_are_settings() -> None:
         }
     )
     assert (found.rate_address, found.rate_user, found.rate_tenant) == ((5, 60), (6000, 60), None)
+    assert found.rate_account == (30, 3600)
     assert found.cors_origins == {"https://app.example.com", "http://localhost:3000"}
     assert found.proxies_believed == "10.0.0.5,10.1.0.0/16"
     assert settings.read({"FORWARDED_ALLOW_IPS": "*"}).proxies_believed == "*"
