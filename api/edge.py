@@ -137,7 +137,7 @@ class Edge:
         path = scope["path"]
         if path[-1:] == "/" or "//" in path:
             path = normalize_path(path)  # as the router does
-        return path in self._open_paths or scope["method"] == "OPTIONS"
+        return path in self._open_paths or cast(dict[str, Any], scope)["method"] == "OPTIONS"
 
     def _left(self, state: dict[str, Any]) -> None:
         """A repeat under the same idempotency key need not wait any more."""

@@ -218,7 +218,7 @@ def _problem(
 def _is_uncounted(request: Request[Any, Any, Any]) -> bool:
     """It brought a token, so that edge.py left it to a guard, and got as far as none: the token is not good, or has not the right,
     or there is nothing at the address."""
-    return "user" not in request.scope and "rate" not in request.scope["state"]
+    return request.scope.get("user") is None and "rate" not in request.scope["state"]
 
 
 def _told(request: Request[Any, Any, Any], error: Exception) -> tuple[Kind, str, dict[str, list[str]], dict[str, str]]:

@@ -61,6 +61,7 @@ class Parts:
     session_key: bytes = dataclasses.field(
         default_factory=lambda: os.urandom(32)
     )  # seals tokens of long polls' sessions
+    sockets_per_session: int = 200  # in each process
     socket_origins: Sequence[str] = ()  # pages of these may open sockets, beside those of the host itself
     not_ready: Callable[[], Sequence[str]] = lambda: ()  # why this process should get no requests yet; empty: it may
     http: telemetry.Http = dataclasses.field(default_factory=_unread)

@@ -15,6 +15,7 @@ import hashlib
 import hmac
 import ipaddress
 from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import islice
 from math import inf
 from time import monotonic
@@ -270,6 +271,13 @@ class Rates:
                 return
             unleased = still
         raise _refused(unleased)
+
+    async def pushed(self, who: Who) -> None:
+        """As `known`, of a command that came over a socket. Raises RateLimited."""
+        scope = cast(Scope, {"state": {}})
+        unleased = self.known(scope, who)
+        if unleased is not None:
+            await self.later(unleased, partial(self.known, scope, who))
 
     def pending(self, limit: int) -> list[Bucket]:
         """Those to be reported now, at most `limit`."""

@@ -24,8 +24,8 @@ MASTER_TEXT = base64.b64encode(MASTER_BYTES).decode()
 MASTER = MasterKey(MASTER_BYTES)
 UNLIMITED = dict.fromkeys(
     ("BITNEXUS_RATE_ADDRESS", "BITNEXUS_RATE_USER", "BITNEXUS_RATE_TENANT", "BITNEXUS_RATE_ACCOUNT"), "off"
-)
-"""As settings: all load comes from one address and one user."""
+) | {"BITNEXUS_SOCKETS_PER_SESSION": "20000"}
+"""As settings: all load comes from one address, one user and one session."""
 
 
 class Urls(NamedTuple):

@@ -23,8 +23,6 @@ ARGON2_MEMORY_KIB_MIN = 19 * 1024
 """The least that OWASP recommends (with two passes): below it a stolen hash is soon guessed."""
 MAIL_FROM = "BitNexus <no-reply@localhost>"
 MAIL_PORTS = {"smtp": 587, "smtps": 465}
-
-
 CACHE_MIB, CACHE_MIB_MAX = 32, 4_096
 PROXIES_BELIEVED = "127.0.0.1,::1"
 """Whose X-Forwarded-For is believed unless FORWARDED_ALLOW_IPS says otherwise: a proxy on the same machine."""
@@ -38,7 +36,8 @@ RATE_ADDRESS, RATE_USER, RATE_TENANT, RATE_ACCOUNT = "1200/60", "6000/60", "1200
 """Requests in so many seconds: a floor of people behind one address who are not logged in, the busiest program of one user, and what
 two cores answer, for a minute; and the changes of an own account of who tries everything out."""
 ORIGINS_MAX = 100
-
+SOCKETS_PER_SESSION = 200
+"""More tabs than anybody has open, and few enough that one session does not fill a process (api/socket/sockets.py)."""
 METRICS_TOKEN_MIN = 22
 """Characters: 128 random bits in base64. It may be tried as often as one likes."""
 ORIGIN_PATTERN = re.compile(r"((https?:)?//)?(\*\.)?[a-z0-9-]+(\.[a-z0-9-]+)*(:[0-9]{1,5})?")
@@ -87,6 +86,7 @@ class Settings:
     token_audience: str = "bitnexus"
     session_days: int = SESSION_DAYS
     session_idle_days: int = SESSION_IDLE_DAYS  # without a refresh
+    sockets_per_session: int = SOCKETS_PER_SESSION
     socket_origins: tuple[str, ...] = ()  # pages of these may open sockets, beside those of the host itself
     mail_server: str | None = field(default=None, repr=False)  # its URL; None: mails go into files below data_dir
     mail_from: str = MAIL_FROM
@@ -125,6 +125,7 @@ def read(environment: Mapping[str, str] | None = None, *, data_dir: Path | None 
         session_days=_days(found, "BITNEXUS_SESSION_DAYS", SESSION_DAYS),
         session_idle_days=_days(found, "BITNEXUS_SESSION_IDLE_DAYS", SESSION_IDLE_DAYS),
         socket_origins=_socket_origins(found),
+        sockets_per_session=_number(found, "BITNEXUS_SOCKETS_PER_SESSION", "sockets", SOCKETS_PER_SESSION, 99_999),
         mail_server=_mail_server(found),
         mail_from=_mail_from(found),
         front_end=_front_end(found),
@@ -226,14 +227,14 @@ def _hashing(found: Mapping[str, str]) -> Hashing:
             refusals.shown(text),
             f"Give KiB of memory (at least {ARGON2_MEMORY_KIB_MIN}), passes and lanes such as m=65536,t=3,p=4",
         )
-    return Hashing(memory_kib=memory_kib, passes=passes, lanes=lanes, at_once=_at_once(found))
+    at_once = _number(found, "BITNEXUS_HASHES_AT_ONCE", "threads", passwords.HASHES_AT_ONCE, 99)
+    return Hashing(memory_kib=memory_kib, passes=passes, lanes=lanes, at_once=at_once)
 
 
-def _at_once(found: Mapping[str, str]) -> int:
-    name = "BITNEXUS_HASHES_AT_ONCE"
-    text = found.get(name, str(passwords.HASHES_AT_ONCE))
-    if re.fullmatch(r"[1-9][0-9]?", text) is None:
-        raise SettingInvalid(name, "This is not a number of threads", refusals.shown(text), "Give 1 to 99")
+def _number(found: Mapping[str, str], name: str, of: str, otherwise: int, most: int) -> int:
+    text = found.get(name, str(otherwise))
+    if re.fullmatch(r"[1-9][0-9]{0,4}", text) is None or int(text) > most:
+        raise SettingInvalid(name, f"This is not a number of {of}", refusals.shown(text), f"Give 1 to {most}")
     return int(text)
 
 

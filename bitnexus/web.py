@@ -61,6 +61,7 @@ def application(
             metrics_token=settings.metrics_token,
             session_key=master.derive(SESSION_KEY),
             socket_origins=settings.socket_origins,
+            sockets_per_session=settings.sockets_per_session,
             replica=replica,
             kept=Kept(settings.cache_mib * 1024 * 1024),
         )

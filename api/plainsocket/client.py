@@ -4,6 +4,7 @@ import asyncio
 import enum
 import logging
 from collections.abc import Awaitable, Callable
+from uuid import UUID
 
 import psycopg
 
@@ -16,6 +17,7 @@ from api.feed.tail import Listener
 from api.parts import Parts
 from api.plainsocket import frames
 from api.rights import Who
+from api.socket.sockets import Sockets
 from api.socket.wire import Wire
 from ledger import errors as ledger_errors
 from projections import positions
@@ -49,15 +51,18 @@ class Client:
 
     __slots__ = (
         "_authenticate", "_feed", "_line", "_listeners", "_marked_s", "_no_end", "_opened_s", "_parts", "_resuming",
-        "closed", "encode", "who",
+        "_sockets", "closed", "encode", "who",
     )  # fmt: skip
 
-    def __init__(self, parts: Parts, feed: Feed, authenticate: Authenticating, line: Wire, now_s: float) -> None:
+    def __init__(
+        self, parts: Parts, feed: Feed, sockets: Sockets, authenticate: Authenticating, line: Wire, now_s: float
+    ) -> None:
         self.encode: Encoding = frames.encode
         self.closed = False
         self.who: Who | None = None
         self._parts = parts
         self._feed = feed
+        self._sockets = sockets
         self._authenticate = authenticate
         self._line = line
         self._opened_s = self._marked_s = now_s
@@ -65,10 +70,15 @@ class Client:
         self._resuming: dict[str, asyncio.Task[None]] = {}
         self._no_end: Callable[[], None] = lambda: None
 
+    @property
+    def session_id(self) -> UUID | None:
+        return None if self.who is None else self.who.session_id
+
     def take(self, who: Who) -> None:
         """It is known who it is. Tells it so."""
         self._no_end()
         self.who = who
+        self._sockets.learn(self)
         self._tell("authenticated", tenant_id=who.tenant_id, account_id=who.account_id, expires_at=who.expires_at)
         self._no_end = self._parts.ledger.revocations.on_end(who.tenant_id, who.session_id, self._session_ended)
 
@@ -160,6 +170,9 @@ class Client:
                 "error", reason=errors.FORBIDDEN.name, detail="The token is another session's. Open a new socket."
             )
             self.close(Code.NOBODY, "the token is another session's")
+        elif known is None and self._sockets.is_full_for(who.session_id):
+            self._tell("error", reason="too-many", detail="The session has as many sockets as it may have. Close some.")
+            self.close(Code.NOBODY, "the session has too many sockets")
         elif not self.closed:
             self.take(who)
 

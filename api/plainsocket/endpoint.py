@@ -27,6 +27,8 @@ async def websocket(state: State, scope: WebSocketScope, receive: Receive, send:
             raise handshake.Refused("this process takes no more sockets")
         handshake.check_origin(scope, state.parts.socket_origins)
         who = await _who(state, scope)
+        if who is not None and sockets.is_full_for(who.session_id):
+            raise handshake.Refused("the session has as many sockets as it may have")
     except handshake.Refused as refusal:
         _log.info("A socket was refused: %s", refusal)
         await send({"type": "websocket.close", "code": 1008, "reason": ""})  # before an accept it is 403
@@ -34,7 +36,7 @@ async def websocket(state: State, scope: WebSocketScope, receive: Receive, send:
     line = endpoint.wire_of(scope)
     await send({"type": "websocket.accept", "subprotocol": None, "headers": []})
     line.forget_handshake()
-    client = Client(state.parts, state.feed, state.authenticate, line, time.time())
+    client = Client(state.parts, state.feed, sockets, state.authenticate, line, time.time())
     sockets.add(client, "websocket")
     try:
         if who is not None:

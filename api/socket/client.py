@@ -5,6 +5,7 @@ import logging
 import secrets
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
+from uuid import UUID
 
 import psycopg
 
@@ -97,6 +98,10 @@ class Client:
     @property
     def closed(self) -> bool:
         return self._connection.state is State.CLOSED
+
+    @property
+    def session_id(self) -> UUID:
+        return self.who.session_id
 
     async def receive(self, data: str | bytes) -> None:
         """Do what a frame asks for. When it comes back, everything is answered."""

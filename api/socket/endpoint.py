@@ -44,6 +44,8 @@ async def websocket(state: State, scope: WebSocketScope, receive: Receive, send:
         if sockets.full:
             raise handshake.Refused("this process takes no more sockets")
         taken = await handshake.shake_hands(scope, parts.socket_origins, state.authenticate)
+        if sockets.is_full_for(taken.who.session_id):
+            raise handshake.Refused("the session has as many sockets as it may have")
     except handshake.Refused as refusal:
         _log.info("A socket was refused: %s", refusal)
         await send({"type": "websocket.close", "code": 1008, "reason": ""})  # before an accept it is 403

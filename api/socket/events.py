@@ -63,6 +63,7 @@ async def _record(request: Request) -> msgspec.Struct:
     who = request.who
     if not who.may("transactions:write"):
         raise rights.Forbidden("Your role does not have this right: transactions:write. Ask an admin of your tenant.")
+    await request.parts.rates.pushed(who)
     payload, key = _keyed(request)
     body = frames.encoded(payload)
     sender = asked.pusher(request.parts, who, "push new_transaction", key, body)

@@ -97,6 +97,8 @@ async def _open(scope: Scope, app: Litestar) -> str:
     given = [each for each in _tokens(scope) if sessions.name(each) is None]
     token = headers.first(scope, b"x-phoenix-authtoken") or (given[-1] if given else "")
     who = await handshake.authenticated(token, app.state.authenticate)
+    if sockets.is_full_for(who.session_id):
+        raise handshake.Refused("the session has as many sockets as it may have")
 
     def ended(session: Session) -> None:
         sessions.remove(session)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from api.socket.client import Client
-from api.socket.protocol import frames
+from api.socket.protocol import frames, pace
 from api.socket.wire import WAITING_BYTES_MAX, WAITING_FRAMES_MAX
 
 POLL_S = 10.0
@@ -17,6 +17,8 @@ HANDLE_S = 10.0
 SILENT_S = 30.0
 """Without a poll the client is gone."""
 ROOM_BYTES = 64 * 1024
+TAKING_MAX = 4
+"""Requests whose frames wait to be handled. Clients send the next one when the last was answered."""
 
 
 class Told(NamedTuple):
@@ -44,8 +46,10 @@ class Session:
         self._room.set()
         self._polls = 0
         self._handling = asyncio.Lock()
+        self._taking = 0
         self._dead = False
         self._loop = asyncio.get_running_loop()
+        self._pace = pace.Pace(self._loop.time())
         self._timer = self._loop.call_later(SILENT_S, self.end)
 
     # As the client's line
@@ -108,9 +112,12 @@ class Session:
         return Told(200, messages) if messages else Told(204)
 
     async def take(self, received: Sequence[str | bytes]) -> Told:
-        """Handles frames in order. 408 if it takes too long, or if a frame broke the protocol."""
+        """Handles frames in order, no faster than a WebSocket's. 408 if it takes too long, or if a frame broke the protocol."""
         if self._dead:
             return DEAD
+        if self._taking >= TAKING_MAX:
+            return Told(408)
+        self._taking += 1
         handling = asyncio.create_task(self._take(received), name="longpoll-handle")
         done, _ = await asyncio.wait([handling], timeout=HANDLE_S)
         if not done:
@@ -119,11 +126,16 @@ class Session:
         return Told(408 if self._dead else 200)
 
     async def _take(self, received: Sequence[str | bytes]) -> None:
-        async with self._handling:
-            for data in received:
-                if self._dead:
-                    return
-                await self.client.receive(data)
+        try:
+            async with self._handling:
+                for data in received:
+                    if (wait_s := self._pace.take(self._loop.time(), len(data))) > 0.0:
+                        await asyncio.sleep(wait_s)
+                    if self._dead:
+                        return
+                    await self.client.receive(data)
+        finally:
+            self._taking -= 1
 
     def _ended_meanwhile(self) -> bool:
         return self._dead

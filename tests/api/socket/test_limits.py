@@ -1,0 +1,102 @@
+"""What one session, one user or one client may ask of a process over sockets."""
+
+import asyncio
+import dataclasses
+import json
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from api.app import create_app
+from api.rates import Policies, Policy
+from api.socket import session
+from api.socket.protocol import pace
+from tests.api import test_plainsocket as plain
+from tests.api.house import House, Person, Served, listening
+from tests.api.socket.talk import refused, talk, url
+from tests.api.socket.test_longpoll import HEARTBEAT, poller
+
+
+@pytest_asyncio.fixture
+async def small(served: Served) -> AsyncIterator[str]:
+    """A server that takes two sockets of a session."""
+    parts = dataclasses.replace(served.parts, sockets_per_session=2, stopping=asyncio.Event())
+    app = create_app(parts)
+    async with listening(app, parts) as address:
+        yield address
+
+
+async def test_pushes_count_as_requests_of_the_user(served: Served, address: str, a: House) -> None:
+    """By a socket a runaway page would get round the limits of its user and of its tenant."""
+    await a.lists()
+    served.parts.rates.policies = Policies(user=Policy("user", 3, 60.0))
+    topic, sale = f"transaction:{a.user.id}", {"lines": [{"sku": "MUG", "quantity": 1}]}
+    async with talk(address, a.user) as user:
+        await user.join(topic)
+        for n in range(5):
+            await user.say("j", f"r{n}", topic, "new_transaction", sale)
+        replies: dict[str, dict[str, object]] = {}
+        while len(replies) < 5:
+            _, ref, _, event, payload = await user.hear()
+            if event == "phx_reply":
+                replies[ref] = payload
+    told = [(replies[f"r{n}"]["status"], replies[f"r{n}"]["response"].get("reason")) for n in range(5)]  # type: ignore[attr-defined]
+    assert told == [("ok", None)] * 3 + [("error", "rate-limited")] * 2
+
+
+async def test_a_long_poll_is_paced_as_a_websocket_is(address: str, a: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body of 1 MiB holds thousands of commands."""
+    async with poller(a.user, address) as page:
+        monkeypatch.setattr(pace, "FRAMES_AT_ONCE", 10)
+        monkeypatch.setattr(pace, "FRAMES_PER_S", 20)
+        await page.open()
+        begun = time.monotonic()
+        assert await page.say(*[HEARTBEAT] * 30) == 200
+        assert time.monotonic() - begun > 0.9  # 20 of 30 have to wait for their turn
+        assert len(await page.hear(30)) == 30
+
+
+async def test_few_bodies_wait_for_a_slow_session(
+    served: Served, address: str, a: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is up to 1 MiB: who sends them without waiting for answers could fill the memory."""
+    monkeypatch.setattr(session, "HANDLE_S", 0.2)
+    async with poller(a.user, address) as page:
+        monkeypatch.setattr(pace, "FRAMES_AT_ONCE", 1)
+        monkeypatch.setattr(pace, "FRAMES_PER_S", 1)
+        await page.open()
+        told = await asyncio.gather(*(page.say(*[HEARTBEAT] * 3) for _ in range(9)))
+        assert set(told) == {408}
+        (kept,) = served.app.state.sessions._sessions.values()
+        assert kept._taking == session.TAKING_MAX
+
+
+async def test_a_session_has_so_many_sockets(small: str, a: House) -> None:
+    """One that was stolen, or a page gone wild, would take all that a process has."""
+
+    async def all_refused(person: Person) -> None:
+        assert (await refused(url(small, person)))[0] == 403
+        feed = f"{small.replace('http', 'ws')}/api/v1/feed/ws"
+        assert (await refused(feed, additional_headers=person.headers))[0] == 403
+        async with poller(person, small) as page:
+            assert (await page.poll())["status"] == 403
+        async with plain.talk(small, None) as late:
+            await late.say("authenticate", token=person.token)
+            assert (await late.hear())["reason"] == "too-many"
+            assert await late.closed() == 1008
+
+    async with talk(small, a.user), plain.talk(small, a.user):
+        await all_refused(a.user)
+        async with talk(small, a.admin) as other:
+            await other.beat()
+    async with plain.talk(small, None) as late:
+        await late.say("authenticate", token=a.user.token)
+        assert (await late.hear())["type"] == "authenticated"
+        await late.say("authenticate", token=a.user.token)  # the same session's: it counts once
+        assert (await late.hear())["type"] == "authenticated"
+        async with poller(a.user, small) as page:
+            await page.open()
+            assert await page.say(json.dumps([None, "1", "phoenix", "heartbeat", {}])) == 200
+            await all_refused(a.user)
