@@ -60,11 +60,7 @@ async def look(pool: Pool, doers: Mapping[str, Do]) -> int:
     async with pool.connection() as connection:
         rows = await (await connection.execute(CLAIM, (CLAIMED_MAX, WAITS_S))).fetchall()
     claimed = [Waiting(tenant, owner, kind, bytes(value), tries) for tenant, owner, kind, value, tries in rows]
-    ended = await asyncio.gather(*(_done(each, doers) for each in claimed))
-    async with pool.connection() as connection:
-        for each, over in zip(claimed, ended, strict=True):
-            if over:
-                await connection.execute(END, (each.tenant_id, each.owner, each.kind, each.value))
+    await asyncio.gather(*(_work_off(each, pool, doers) for each in claimed))
     return len(claimed)
 
 
@@ -90,6 +86,26 @@ async def _run(pool: Pool, doers: Mapping[str, Do]) -> None:
             _log.exception("The outbox could not be worked off, trying again")
         if not more:
             await asyncio.sleep(BETWEEN_LOOKS_S)
+
+
+async def _work_off(waiting: Waiting, pool: Pool, doers: Mapping[str, Do]) -> None:
+    """What is done is ended at once, whatever the others take, and also in a process that stops: else it would be done again."""
+    if not await _done(waiting, doers):
+        return
+    ending = asyncio.ensure_future(_end(waiting, pool))
+    try:
+        await asyncio.shield(ending)
+    except asyncio.CancelledError:
+        await ending
+        raise
+
+
+async def _end(waiting: Waiting, pool: Pool) -> None:
+    try:
+        async with pool.connection() as connection:
+            await connection.execute(END, (waiting.tenant_id, waiting.owner, waiting.kind, waiting.value))
+    except (psycopg.Error, psycopg_pool.PoolTimeout, psycopg_pool.PoolClosed) as error:
+        _log.warning("What was sent could not be noted, it is sent again: %s", str(error).strip())
 
 
 async def _done(waiting: Waiting, doers: Mapping[str, Do]) -> bool:

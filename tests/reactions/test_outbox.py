@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
@@ -162,6 +163,44 @@ async def test_one_that_hangs_is_cut_off_and_holds_up_no_other(
     async with asyncio.timeout(10):
         assert await outbox.look(world.projector, {"mail": hang}) == 1
     assert tried(world) == [1]
+
+
+async def test_what_was_sent_is_not_sent_again_because_another_one_hangs(
+    world: World, ann: domain_accounts.Account, mailbox: Mailbox
+) -> None:
+    """A process that is stopped or killed meanwhile would send up to nine mails twice."""
+    for n in range(2):
+        register = accounts.Register(email=f"p{n}@example.com", name="P", password=ANN.password, verify=True)
+        await accounts.register(register, caller(ann.tenant_id), world.ledger, world.passwords)
+    doers = mailbox.doers()
+    first = waiting(world)[0]
+
+    async def do(each: outbox.Waiting) -> None:
+        await (asyncio.Event().wait() if each.kind == first else doers["mail"](each))
+
+    looking = asyncio.create_task(outbox.look(world.projector, {"mail": do}))
+    async with asyncio.timeout(10):
+        while waiting(world) != [first]:  # noqa: ASYNC110  the database has no event for it
+            await asyncio.sleep(0.05)
+    looking.cancel()
+    await asyncio.gather(looking, return_exceptions=True)
+    assert len(mailbox.letters) == 2
+
+
+async def test_what_was_sent_is_noted_also_by_a_process_that_stops(
+    world: World, ann: domain_accounts.Account, mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ending, end = asyncio.Event(), outbox._end
+
+    async def slow(*arguments: Any) -> None:
+        ending.set()
+        await asyncio.sleep(0.2)
+        await end(*arguments)
+
+    monkeypatch.setattr(outbox, "_end", slow)
+    async with outbox.running(world.projector, mailbox.doers()), asyncio.timeout(10):
+        await ending.wait()
+    assert waiting(world) == []
 
 
 async def test_a_mail_whose_token_ended_is_not_sent(
