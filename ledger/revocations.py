@@ -5,6 +5,7 @@ An id is a session's, or the tenant's own while the tenant is suspended. It is w
 could not look for TRUST_S no longer knows what counts, and says so: `is_known` is false then.
 """
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import LiteralString
@@ -36,6 +37,7 @@ UNION ALL
 """
 
 _NIL = UUID(int=0)
+_log = logging.getLogger(__name__)
 
 Connection = AsyncConnection[TupleRow]
 Ended = Callable[[bool], None]
@@ -73,7 +75,7 @@ class Revocations:
     def on_end(self, tenant_id: UUID, session_id: UUID, ended: Ended) -> Callable[[], None]:
         """`ended` is called when the session is revoked or the tenant suspended, at once if that is so already.
 
-        It must be quick and must not raise. Returns what ends the subscription.
+        It must be quick. Returns what ends the subscription.
         """
         if self.is_suspended(tenant_id) or self.is_revoked(session_id):
             ended(self.is_suspended(tenant_id))
@@ -104,7 +106,10 @@ class Revocations:
         else:
             self._sessions[id.int] = time.monotonic()
         for ended in tuple(self._listeners.get(id.int, ())):
-            ended(id == tenant_id)
+            try:  # what is known does not hang on who listens, nor does the command that made it so
+                ended(id == tenant_id)
+            except Exception:  # noqa: BLE001  a listener is another's code
+                _log.exception("Who listens for the end of a session or a tenant failed")
 
     async def look(self, connection: Connection) -> None:
         """What changed since the last look is known when this returns. `connection` is the projector's, in autocommit."""

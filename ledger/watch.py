@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import Protocol
 
 import psycopg
@@ -72,11 +71,15 @@ class Watch:
                         await asyncio.sleep(LOOK_S)
             except (psycopg.Error, TimeoutError, errors.LedgerError) as error:
                 _log.warning("What other processes changed cannot be read, trying again: %s", str(error).strip())
+            except Exception:  # noqa: BLE001  the edge of a supervised task
+                _log.exception("What other processes changed could not be taken in, trying again")
             for each in self._watched:
                 each.lost()
             await asyncio.sleep(LOOK_S)
-            with suppress(
-                psycopg.OperationalError, TimeoutError
-            ):  # else a closed connection ends the next look at once
+            try:  # in vain, the closed connection ends the next look at once
                 async with asyncio.timeout(ANSWER_S_MAX):
                     connection = await self._connect()
+            except (psycopg.OperationalError, TimeoutError):
+                pass
+            except Exception:  # noqa: BLE001  the edge of a supervised task
+                _log.exception("What other processes changed cannot be asked for, trying again")
