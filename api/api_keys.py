@@ -10,9 +10,13 @@ import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import NamedTuple
 
+from litestar.types import Scope
+
 from api import rights, roles
+from api.rates import Rates
 from api.rights import Who
 from commands import service_accounts
 from ledger import errors
@@ -45,23 +49,36 @@ class _Known(NamedTuple):
 class ApiKeys:
     """One an application. Touched by the event loop's thread only."""
 
-    def __init__(self, ledger: Ledger, pool: Pool, check_counts: Callable[[Who], None]) -> None:
+    def __init__(self, ledger: Ledger, pool: Pool, check_counts: Callable[[Who], None], rates: Rates) -> None:
         self._ledger = ledger
         self._pool = pool  # the app role's
         self._check_counts = check_counts  # whether key and tenant still count, as far as is known without a look-up
+        self._rates = rates
         self._known: OrderedDict[bytes, _Known] = OrderedDict()  # least recently looked up first
         self._looking: dict[bytes, asyncio.Task[Who]] = {}
 
-    def authenticate(self, key: str) -> Who | Awaitable[Who]:
-        """Who it is, at once where that is known.
+    def authenticate(self, key: str, scope: Scope | None = None) -> Who | Awaitable[Who]:
+        """Who it is, at once where that is known. The look-up of a key that was never seen counts for the address in `scope`, if
+        there is one: anybody can make up keys.
 
-        Raises KeyUnauthorized and what `check_counts` raises, also when awaited, and then what psycopg raises.
+        Raises KeyUnauthorized, RateLimited and what `check_counts` raises, also when awaited, and then what psycopg raises.
         """
         digest = hashlib.sha256(key.encode("utf-8", "replace")).digest()
         known = self._known.get(digest)
         if known is not None and known.until > time.monotonic():
             self._check_counts(known.who)
             return known.who
+        if known is None and scope is not None:
+            return self._counted(digest, key, scope)
+        return self._looked(digest, key)
+
+    async def _counted(self, digest: bytes, key: str, scope: Scope) -> Who:
+        take = partial(self._rates.anonymous, scope)
+        if (unleased := take()) is not None:
+            await self._rates.later(unleased, take)
+        return await self._looked(digest, key)
+
+    def _looked(self, digest: bytes, key: str) -> Awaitable[Who]:
         looking = self._looking.get(digest)
         if looking is None:
             looking = asyncio.create_task(self._look_up(digest, key), name="api-key")

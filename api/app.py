@@ -9,7 +9,7 @@ from litestar import Litestar, Router
 from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.handlers.base import BaseRouteHandler
-from litestar.types import Receive, Send, WebSocketScope
+from litestar.types import Receive, Scope, Send, WebSocketScope
 
 from api import (
     api_keys,
@@ -89,11 +89,11 @@ def create_app(parts: Parts) -> Litestar:
     known = limits.TenantsKnown(parts.ledger, parts.pool)
     parts.rates.requests_per_minute = known.requests_per_minute
 
-    keys = api_keys.ApiKeys(parts.ledger, parts.pool, access_tokens.check_counts)
+    keys = api_keys.ApiKeys(parts.ledger, parts.pool, access_tokens.check_counts, parts.rates)
 
-    def authenticate(authorization: str | None) -> rights.Who | Awaitable[rights.Who]:
+    def authenticate(authorization: str | None, scope: Scope | None = None) -> rights.Who | Awaitable[rights.Who]:
         key = api_keys.key_of(authorization)
-        return access_tokens.authenticate(authorization) if key is None else keys.authenticate(key)
+        return access_tokens.authenticate(authorization) if key is None else keys.authenticate(key, scope)
 
     in_flight: set[UUID] = set()  # ids of commands with an idempotency key, from their request to their answer
 
@@ -158,6 +158,7 @@ def create_app(parts: Parts) -> Litestar:
                 "counted": set[
                     BaseRouteHandler
                 ](),  # the routes whose commands count towards a tenant's events of a day
+                "database": health.Database(parts),
                 "sockets": sockets,
                 "sessions": sessions,
                 "presence": presence,

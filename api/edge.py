@@ -13,6 +13,7 @@ from litestar.utils import normalize_path
 
 from api import errors, origins, rates, request_ids
 from api.parts import Parts
+from api.socket import longpoll
 
 QUERY_BYTES_MAX = 8 * 1024
 PATH_BYTES_MAX = 2 * 1024
@@ -61,7 +62,10 @@ class Edge:
         request_ids.CURRENT.set(known_as)
         state = scope["state"]
         state["request_id"] = known_as
-        allowed = None if origin is None else await self._origins.of(origin)
+        if origin is not None and scope["path"] == longpoll.PATH:
+            origin = None  # it is open to every page, and says so itself: whose page it is, it looks at later
+        allowed = None if origin is None else self._origins.at_hand(origin)
+        looks_up = origin is not None and allowed is None
 
         def answer(message: Message) -> Any:
             if message["type"] == "http.response.start":
@@ -79,12 +83,16 @@ class Edge:
                 message["headers"] = added
             return send(message)
 
-        refusal = self._refusal(scope, authorized)
+        # A query that anybody can cause counts for the address.
+        refusal = self._refusal(scope, authorized and not looks_up)
         if isinstance(refusal, rates.Bucket):
             refusal = await self._later(refusal, scope)
         if refusal is not None:
             await _refuse(refusal, answer)
-        elif allowed is not None and scope["method"] == "OPTIONS" and _asks_for_method(scope):
+            return
+        if looks_up:
+            allowed = await self._origins.of(cast(bytes, origin))
+        if allowed is not None and scope["method"] == "OPTIONS" and _asks_for_method(scope):
             headers = origins.preflight(cast(bytes, origin), allowed)
             allowed = None
             await _answer(204, headers, b"", answer)

@@ -47,19 +47,23 @@ class Origins:
         self._always = always
         self._remembered: OrderedDict[bytes, tuple[float, Origin]] = OrderedDict()  # oldest first
 
-    async def of(self, given: bytes) -> Origin:
-        """Refused where the database does not say."""
+    def at_hand(self, given: bytes) -> Origin | None:
+        """None if the database has to be asked."""
         known = self._remembered.get(given)
-        now = time.monotonic()
-        if known is not None and known[0] > now:
+        if known is not None and known[0] > time.monotonic():
             return known[1]
         if len(given) > ORIGIN_BYTES_MAX or not given.isascii():
             return _REFUSED
-        text = given.decode()
-        if text in self._always:
-            return Origin(True, None)
+        return Origin(True, None) if given.decode() in self._always else None
+
+    async def of(self, given: bytes) -> Origin:
+        """Refused where the database does not say."""
+        known = self.at_hand(given)
+        if known is not None:
+            return known
+        now = time.monotonic()
         try:
-            found = await self._tenants(text)
+            found = await self._tenants(given.decode())
         except (psycopg.Error, psycopg_pool.PoolTimeout, psycopg_pool.PoolClosed):
             return _REFUSED
         self._remembered.pop(given, None)

@@ -11,6 +11,7 @@ from litestar import Litestar
 from litestar.connection import ASGIConnection
 from litestar.handlers.base import BaseRouteHandler
 from litestar.routes import HTTPRoute
+from litestar.types import Scope
 
 from api import headers, roles
 
@@ -54,9 +55,9 @@ class Guard:
     async def __call__(self, connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
         scope = connection.scope
         state = scope["litestar_app"].state
-        authenticate: Callable[[str | None], Who | Awaitable[Who]] = state["authenticate"]
+        authenticate: Callable[[str | None, Scope], Who | Awaitable[Who]] = state["authenticate"]
         try:
-            who = authenticate(headers.first(scope, b"authorization"))
+            who = authenticate(headers.first(scope, b"authorization"), scope)
             if not isinstance(who, Who):  # an API key that has to be looked up
                 who = await who
         except Unauthenticated:

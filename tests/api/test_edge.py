@@ -9,7 +9,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from api import edge, origins
+from api import edge, origins, rates
 from api.app import create_app
 from api.parts import Parts
 from domain import tenants
@@ -147,6 +147,43 @@ async def test_the_installations_own_origins_may_use_any_tenants_tokens(serving:
         headers = {**person.headers, "Origin": "http://localhost:3000"}
         answer = await client.get("/api/v1/products", headers=headers)
         assert answer.headers["access-control-allow-origin"] == "http://localhost:3000"
+
+
+async def test_pages_of_any_origin_may_poll_where_sockets_do_not_come_through(serving: Serving, a: House) -> None:
+    """Long polling says by itself that every page may read it, and looks then whose page it is: said twice, or refused before, no
+    browser would take it."""
+    client = serving(cors_origins=frozenset({"http://localhost:3000"}), socket_origins=("shop.example",))
+    for page, status in (("https://shop.example", 410), ("http://localhost:3000", 403), ("https://evil.example", 403)):
+        preflight = {"Origin": page, **PREFLIGHT, "Access-Control-Request-Headers": "x-phoenix-authtoken"}
+        asked = await client.options("/socket/longpoll", headers=preflight)
+        assert (asked.status_code, asked.headers.get_list("access-control-allow-origin")) == (200, ["*"])
+        assert asked.headers["access-control-allow-headers"] == "x-phoenix-authtoken"
+        answer = await client.post("/socket/longpoll?vsn=2.0.0", headers={"Origin": page}, content="[]")
+        assert (answer.json()["status"], answer.headers.get_list("access-control-allow-origin")) == (status, ["*"])
+
+
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer made up"}])
+async def test_made_up_origins_of_who_sends_too_much_are_not_looked_up(
+    served: Served, serving: Serving, a: House, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str]
+) -> None:
+    """Each would cost a query, and drive a remembered one out."""
+    await takes_host(a, "shop.alpha.example")
+    limits = rates.Rates(rates.Policies(address=rates.Policy("address", 3, 60.0)), b"secret", PLATFORM_ID)
+    client, looked_up, find = serving(rates=limits), list[str](), type(served.parts.ledger).find
+
+    async def counted(ledger: Any, tenant_id: UUID, kind: str, keys: list[str]) -> dict[str, UUID]:
+        looked_up.extend(keys)
+        return await find(ledger, tenant_id, kind, keys)
+
+    monkeypatch.setattr(type(served.parts.ledger), "find", counted)
+    path = "/api/v1/products" if headers else "/nothing"
+    assert (await client.get(path, headers={**headers, "Origin": PAGE})).headers["access-control-allow-origin"] == PAGE
+    pages = [f"https://page{number}.example" for number in range(6)]
+    answers = [(await client.get(path, headers={**headers, "Origin": page})).status_code for page in pages]
+    assert answers[2:] == [429] * 4
+    assert looked_up == ["shop.alpha.example", "page0.example", "page1.example"]
+    refused = await client.get(path, headers={**headers, "Origin": PAGE})
+    assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (429, PAGE)  # it is remembered
 
 
 async def test_made_up_origins_do_not_fill_the_memory(

@@ -1,5 +1,6 @@
 """What a balancer and an operator ask."""
 
+import asyncio
 import dataclasses
 
 import pytest
@@ -42,6 +43,25 @@ async def test_without_its_database_it_is_neither(served: Served, monkeypatch: p
         "disconnected",
     )
     assert ready.status_code == 503
+
+
+async def test_however_many_ask_the_database_is_asked_once_a_second(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anybody could take all connections of the pool by asking how the process is."""
+    asked, ask = [], health.Database._ask
+
+    async def counted(database: health.Database) -> bool:
+        asked.append(database)
+        return await ask(database)
+
+    monkeypatch.setattr(health.Database, "_ask", counted)
+    answers = await asyncio.gather(*(served.client.get(path) for path in ("/health", "/ready") * 20))
+    assert {answer.status_code for answer in answers} == {200}
+    assert len(asked) == 1
+    monkeypatch.setattr(health, "ANSWER_SHARED_S", 0.0)
+    assert (await served.client.get("/health")).status_code == 200
+    assert len(asked) == 2
 
 
 async def test_a_process_that_does_not_know_who_logged_out_gets_no_requests(

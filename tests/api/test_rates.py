@@ -12,12 +12,14 @@ import pytest
 import pytest_asyncio
 from litestar.types import Scope
 
-from api import edge, rates
+from api import api_keys, edge, rates
 from api.app import create_app
 from api.parts import Parts
 from api.rates import Bucket, Policies, Policy, RateLimited, Rates
 from api.rights import Who
+from commands import service_accounts
 from domain.tenants import PLATFORM_ID
+from ledger import ids
 from tests.api.house import House
 
 FIVE = {kind: Policy(kind, 5, 60.0) for kind in ("address", "user", "tenant")}
@@ -100,6 +102,31 @@ async def test_who_is_not_known_is_limited_by_address_and_probes_are_not(serving
         assert (await client.get(path)).status_code == 200
     assert (await client.get("/api/v1/products", headers=a.user.headers)).status_code == 200
     assert (await serving(limits, "203.0.113.8").get("/nothing")).status_code == 404
+
+
+async def test_made_up_keys_are_not_looked_up_for_ever(
+    serving: Serving, a: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each look-up is a query, also for who is at the limit already; who is known by a key goes on."""
+    looked_up, of_key = [], service_accounts.of_key
+
+    async def counted(key: str, *arguments: Any) -> Any:
+        looked_up.append(key)
+        return await of_key(key, *arguments)
+
+    monkeypatch.setattr(service_accounts, "of_key", counted)
+    limits = limited(address=FIVE["address"])
+    client, program = serving(limits), await a.program("products:read")
+    assert (await client.get("/api/v1/products", headers=program.headers)).status_code == 200
+    made_up = [service_accounts.new_key(a.id, ids.new_id())[0] for _ in range(6)]
+    answers = [
+        (await client.get("/api/v1/products", headers={"Authorization": f"Bearer {key}"})).status_code
+        for key in made_up
+    ]
+    assert answers == [401] * 4 + [429] * 2
+    assert looked_up == [program.token, *made_up[:4]]
+    monkeypatch.setattr("api.api_keys.time.monotonic", lambda: monotonic() + api_keys.LOOKED_UP_EVERY_S)
+    assert (await client.get("/api/v1/products", headers=program.headers)).status_code == 200
 
 
 async def test_who_changes_the_own_account_all_the_time_is_stopped_and_may_do_everything_else(

@@ -119,7 +119,11 @@ async def test_many_requests_with_one_key_look_it_up_once(
 ) -> None:
     """A busy program must not cost the database a query a request."""
     program = await a.program("products:read")
-    keys, looked_up, of_key = api_keys.ApiKeys(parts.ledger, parts.pool, lambda who: None), [], commands.of_key
+    keys, looked_up, of_key = (
+        api_keys.ApiKeys(parts.ledger, parts.pool, lambda who: None, parts.rates),
+        [],
+        commands.of_key,
+    )
 
     async def counted(key: str, *arguments: object) -> commands.Found:
         looked_up.append(key)
@@ -139,7 +143,7 @@ async def test_many_requests_with_one_key_look_it_up_once(
 
 async def test_whoever_goes_away_takes_nobody_elses_look_up_along(parts: Parts, a: House) -> None:
     program = await a.program("products:read")
-    keys = api_keys.ApiKeys(parts.ledger, parts.pool, lambda who: None)
+    keys = api_keys.ApiKeys(parts.ledger, parts.pool, lambda who: None, parts.rates)
     impatient, patient = (asyncio.ensure_future(keys.authenticate(program.token)) for _ in range(2))  # type: ignore[arg-type]
     await asyncio.sleep(0)
     impatient.cancel()
@@ -153,7 +157,7 @@ async def test_a_key_that_counts_no_more_is_refused_also_when_it_was_just_looked
         raise tokens.TenantSuspended
 
     program = await a.program("products:read")
-    found = api_keys.ApiKeys(parts.ledger, parts.pool, suspended).authenticate(program.token)
+    found = api_keys.ApiKeys(parts.ledger, parts.pool, suspended, parts.rates).authenticate(program.token)
     assert not isinstance(found, Who)
     with pytest.raises(tokens.TenantSuspended):
         await found
