@@ -1,5 +1,6 @@
 """The image and the compose file say what they should. Nothing here starts a container: that needs an engine."""
 
+import base64
 import fnmatch
 import json
 import os
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
+from bitnexus import settings
 from deploy import runtime_requirements
 
 ROOT = Path(__file__).parents[1]
@@ -232,6 +234,26 @@ def test_all_nodes_write_erasures_into_one_list_that_outlives_the_database(
     assert not any(mount.startswith(f"{source}:") for mount in services["postgres"]["volumes"])
     made = [run for run in of(image, "RUN") if run.startswith("install --directory") and run.endswith(f" {target}")]
     assert [set(run.split()) >= {"--owner=bitnexus", "--mode=0700"} for run in made] == [True]
+
+
+def test_mails_go_out_of_a_node_or_are_kept_where_it_may_write(services: dict[str, dict[str, Any]]) -> None:
+    """Else nobody could show an address to be theirs or get a new password, and nobody would hear of it."""
+    names = ("BITNEXUS_SMTP_URL", "BITNEXUS_MAIL_FROM", "BITNEXUS_FRONT_END", "BITNEXUS_SOCKET_ORIGINS")
+    given = {
+        "BITNEXUS_SMTP_URL": "smtps://shop:secret@mail.shop.example",
+        "BITNEXUS_MAIL_FROM": "Shop <no-reply@shop.example>",
+        "BITNEXUS_FRONT_END": "https://app.shop.example",
+        "BITNEXUS_SOCKET_ORIGINS": "shop.example",
+    }
+    for name in ("api-1", "api-2"):
+        node = services[name]
+        passed = {each: node["environment"].get(each) for each in names}
+        assert passed == {each: f"${{{each}:-}}" for each in names}
+        plain = {key: value for key, value in node["environment"].items() if "$" not in value}
+        key = {"BITNEXUS_MASTER_KEY": base64.b64encode(bytes(32)).decode()}
+        found = settings.read({**plain, **key, **given})
+        assert (found.mail_server, found.front_end) == (given["BITNEXUS_SMTP_URL"], given["BITNEXUS_FRONT_END"])
+        assert str(found.data_dir) in {mount.split(":")[1] for mount in node["volumes"]}
 
 
 def test_no_secret_is_in_the_file(services: dict[str, dict[str, Any]]) -> None:
