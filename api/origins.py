@@ -9,11 +9,9 @@ from uuid import UUID
 import psycopg
 import psycopg_pool
 
-from domain import tenants
+from commands import tenant_settings
 from ledger.store import Ledger
 
-HOST = "host"
-"""The kind of reservation, of the platform's, that makes a host name one tenant's; its owner is the tenant."""
 REMEMBERED_S = 30.0
 REMEMBERED_MAX = 10_000
 ORIGIN_BYTES_MAX = 300
@@ -74,9 +72,7 @@ class Origins:
 
     async def _tenants(self, origin: str) -> Origin:
         scheme, _, host = origin.partition("://")
-        if scheme != "https" or not host or not all(each.isalnum() or each in ".-" for each in host):
-            return _REFUSED
-        tenant_id = (await self._ledger.find(tenants.PLATFORM_ID, HOST, [host.lower()])).get(host.lower())
+        tenant_id = await tenant_settings.of_host(host, self._ledger) if scheme == "https" else None
         return _REFUSED if tenant_id is None else Origin(True, tenant_id)
 
 

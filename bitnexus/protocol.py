@@ -14,9 +14,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 HEAD_BYTES_MAX = 32 * 1024
 """Request line and headers: a token of ours has 600 bytes, cookies of a whole domain at most 8 KiB."""
 REQUEST_S_MAX = 20.0
-"""From a request's first byte to its last: a megabyte at 400 kbit/s."""
-IDLE_S_MAX = 20.0
-"""For the first byte on a new connection; after an answer uvicorn waits 5 s."""
+"""From a request's first byte to its last: a megabyte at 400 kbit/s. And for the first byte on a new connection; after an answer
+uvicorn waits 5 s."""
 UNREAD_S_MAX = 60.0
 """How long an answer may wait for its reader. A feed says something every 15 s, and what it says fits into the buffers for long."""
 LOOK_S = 1.0

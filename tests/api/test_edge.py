@@ -12,6 +12,7 @@ import pytest_asyncio
 from api import edge, origins, rates
 from api.app import create_app
 from api.parts import Parts
+from commands import tenant_settings
 from domain import tenants
 from domain.tenants import PLATFORM_ID
 from ledger import ids
@@ -44,7 +45,7 @@ async def serving(parts: Parts) -> AsyncIterator[Serving]:
 async def takes_host(house: House, host: str) -> None:
     """As the registration of a tenant does it."""
     stands_for_it = tenants.register(id=ids.new_id(), slug=f"{house.slug}-hosts", name="Hosts")
-    await house.ledger.append(caller(PLATFORM_ID), stands_for_it, claims=[Claim(origins.HOST, host, house.id)])
+    await house.ledger.append(caller(PLATFORM_ID), stands_for_it, claims=[Claim(tenant_settings.HOST, host, house.id)])
 
 
 async def test_every_answer_has_an_id_and_forbids_guessing_at_its_type(served: Served, a: House) -> None:

@@ -5,11 +5,13 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
+import psycopg
 import pytest
 
-from commands import accounts, sessions, tenants
+from commands import accounts, looks, sessions, tenants
 from domain import refusals
 from domain import tenants as domain_tenants
+from ledger import ids
 from ledger.caller import Caller
 from tests.world import World, caller
 
@@ -93,6 +95,40 @@ async def test_a_tenant_that_was_begun_is_finished_by_the_next_try(
     assert await tenants.find("shop", world.ledger) == receipt.aggregate.id
     assert (await world.ledger.head(receipt.aggregate.id)).position == 2
     assert (await log_in(world, receipt.aggregate.id, SHOP.admin_email, SHOP.admin_password)).account.role == "admin"
+
+
+async def test_a_tenant_that_was_begun_can_be_finished_also_after_somebody_looked_into_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The slug would be lost, and the tenant be without anybody who could log in."""
+    await tenants.ensure_platform(world.ledger)
+
+    async def killed(*_: Any, **__: Any) -> Any:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(accounts, "register", killed)
+        with pytest.raises(Killed):
+            await tenants.create(SHOP, _platform_caller(), world.ledger, world.passwords)
+    tenant_id = await tenants.find("shop", world.ledger)
+    super_admin = msgspec.structs.replace(_platform_caller(), actor_id=ids.new_id())
+    await looks.look(tenant_id, "tenant", super_admin, world.ledger)
+    await tenants.create(SHOP, _platform_caller(), world.ledger, world.passwords)
+    assert (await log_in(world, tenant_id, SHOP.admin_email, SHOP.admin_password)).account.role == "admin"
+    with pytest.raises(tenants.SlugTaken):
+        await tenants.create(SHOP, _platform_caller(), world.ledger, world.passwords)
+
+
+async def test_nobody_else_becomes_admin_of_a_tenant_without_passwords(world: World) -> None:
+    """An import brings none: the next who creates a tenant with the slug must not walk in."""
+    await tenants.ensure_platform(world.ledger)
+    tenant_id = (await tenants.create(SHOP, _platform_caller(), world.ledger, world.passwords)).aggregate.id
+    with psycopg.connect(world.database.owner_url) as owner:
+        owner.execute("DELETE FROM ledger.secrets WHERE tenant_id = %s", (tenant_id,))
+        owner.execute("DELETE FROM ledger.commands")
+    theirs = msgspec.structs.replace(SHOP, admin_email="b@other.example")
+    with pytest.raises(tenants.SlugTaken):
+        await tenants.create(theirs, _platform_caller(), world.ledger, world.passwords)
 
 
 def _platform_caller() -> Caller:
