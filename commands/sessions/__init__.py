@@ -4,7 +4,9 @@
   claims the new one, so that of two uses at once one wins.
 - What is shown of a session (device, address, last seen) is a secret of the account's, sealed under the account's key.
 - Whoever ends all of an account's sessions moves its fence (FENCE, the account); whoever begins one reads the fence before
-  anything is checked, and it must still be there at the commit. So no session slips in that was begun with the old password.
+  anything is checked, and it must still be there at the commit.
+- Whoever begins a session moves the account's last one (LAST, the account); whoever ends all of them reads it before they are
+  listed, and it must still be there at the commit. So no session slips in that was begun with the old password.
 """
 
 from commands.sessions.begin import LoggedIn, refresh, start, tenant_of

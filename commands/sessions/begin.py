@@ -7,12 +7,15 @@ import msgspec
 
 from commands.sessions import devices, ending, refresh_tokens
 from commands.sessions.devices import Device
-from commands.sessions.ending import FENCE, REFRESH
+from commands.sessions.ending import FENCE, LAST, REFRESH
 from commands.sessions.refresh_tokens import RefreshToken, RefreshTokenInvalid, RefreshTokenReplayed
 from domain import accounts
 from ledger import codec, errors, ids
 from ledger.caller import Caller
 from ledger.store import Claim, Ledger, Receipt, Secret
+
+TRIES_MAX = 10
+"""Each that fails met another log-in of the same account; two passwords at a time are hashed in a process."""
 
 
 class LoggedIn(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,12 +41,7 @@ async def start(
     session = accounts.start_session(id=ids.new_id(), account_id=account.id)
     token = refresh_tokens.new(caller.tenant_id, session.id, ledger.keyring.master)
     kept = await devices.seen(session, datetime.now(UTC), device, caller.tenant_id, ledger)
-    try:
-        receipt = await _start(session, before, token, kept, caller, ledger)
-    except errors.ReservationTaken as taken:
-        if before is not None or taken.owner != account.id:
-            raise errors.VersionConflict(account.id) from None
-        receipt = await _start_second(session, token, kept, caller, ledger)
+    receipt = await _start(session, before, token, kept, caller, ledger)
     await ending.tidy(account.id, caller, ledger, limits)
     return LoggedIn(account=account, session=receipt, refresh_token=token.text)
 
@@ -51,23 +49,28 @@ async def start(
 async def _start(
     session: accounts.Session, before: UUID | None, token: RefreshToken, kept: Secret, caller: Caller, ledger: Ledger
 ) -> Receipt[accounts.Session]:
-    """Raises ReservationTaken: the fence is another one."""
-    good = Claim(REFRESH, str(session.id), token.owner)
-    fenced = Claim(
-        FENCE, str(session.account_id), before or session.account_id
-    )  # the first log-in's: known to its rivals
-    releases = [] if before is None else [fenced]
-    return await ledger.append(caller, session, claims=[good, fenced], releases=releases, secrets=[kept])
-
-
-async def _start_second(
-    session: accounts.Session, token: RefreshToken, kept: Secret, caller: Caller, ledger: Ledger
-) -> Receipt[accounts.Session]:
-    """Of two first log-ins at once, the one that came second. Raises VersionConflict."""
-    try:
-        return await _start(session, session.account_id, token, kept, caller, ledger)
-    except errors.ReservationTaken:
-        raise errors.VersionConflict(session.account_id) from None
+    """Raises VersionConflict: the fence is another one, or others kept logging in to the account."""
+    account = str(session.account_id)
+    for _ in range(TRIES_MAX):
+        last = await ending.last_begun(session.account_id, caller.tenant_id, ledger)
+        # The first log-in's fence is the account's id: known to its rivals.
+        claims = [
+            Claim(REFRESH, str(session.id), token.owner),
+            Claim(FENCE, account, before or session.account_id),
+            Claim(LAST, account, session.id),
+        ]
+        releases = [] if before is None else [Claim(FENCE, account, before)]
+        if last is not None:
+            releases.append(Claim(LAST, account, last))
+        try:
+            return await ledger.append(caller, session, claims=claims, releases=releases, secrets=[kept])
+        except errors.ReservationTaken as taken:
+            if taken.kind == LAST:
+                continue
+            if before is not None or taken.owner != session.account_id:
+                raise errors.VersionConflict(session.account_id) from None
+            before = session.account_id  # of two first log-ins at once, this one came second
+    raise errors.VersionConflict(session.account_id)
 
 
 async def refresh(

@@ -6,6 +6,7 @@ from uuid import UUID
 
 import msgspec
 
+from commands import repeats
 from commands.sessions import devices
 from domain import accounts
 from ledger import errors, ids
@@ -16,6 +17,8 @@ REFRESH = "refresh token"
 """The kind of reservation whose owner says which of a session's refresh tokens is good; its key is the session."""
 FENCE = "sessions"
 """The kind of reservation whose owner changes whenever all sessions of an account, its key, are ended."""
+LAST = "last session"
+"""The kind of reservation whose owner is the session of an account, its key, that was begun last."""
 SESSIONS_MAX = 50
 """Of one account at a time: more devices than anybody has, and few enough to be ended by one command. The next log-in ends those
 that were not seen for longest."""
@@ -38,6 +41,11 @@ async def fence(account_id: UUID, tenant_id: UUID, ledger: Ledger) -> UUID | Non
     return (await ledger.find(tenant_id, FENCE, [str(account_id)])).get(str(account_id))
 
 
+async def last_begun(account_id: UUID, tenant_id: UUID, ledger: Ledger) -> UUID | None:
+    """The account's last session; its own id if all were ended before there was one."""
+    return (await ledger.find(tenant_id, LAST, [str(account_id)])).get(str(account_id))
+
+
 async def end(
     session_id: UUID, account_id: UUID, reason: str, caller: Caller, ledger: Ledger
 ) -> Receipt[accounts.Session]:
@@ -53,26 +61,40 @@ async def ending_all(
     account_id: UUID, tenant_id: UUID, reason: str, ledger: Ledger, *, keep: UUID | None = None
 ) -> Ending:
     """The end of all of an account's sessions (but `keep`), for a command that changes what they were begun with: `append` it
-    together with what the command decided. Sessions that are being begun at the same moment are refused, or are among them.
+    together with what the command decided. Of a session that is being begun at the same moment either the beginning is refused,
+    or it is among them, or the append is.
     """
-    before = await fence(account_id, tenant_id, ledger)  # first: whoever commits a session after this is refused
+    # Both before the sessions are listed. Whoever commits one between here and this command's commit moves the last one, and this
+    # command is refused; whoever would commit one later finds another fence.
+    before, last = await fence(account_id, tenant_id, ledger), await last_begun(account_id, tenant_id, ledger)
     found = await ledger.load_many(accounts.Session, tenant_id, await devices.ids(account_id, tenant_id, ledger))
     sessions = [session for session in found.values() if session.id != keep]
     for session in sessions:
         session.revoke(reason)
     ended = await of(sessions, tenant_id, ledger)
-    ended.claims.append(Claim(FENCE, str(account_id), ids.new_id()))
+    ended.claims.extend([Claim(FENCE, str(account_id), ids.new_id()), Claim(LAST, str(account_id), last or account_id)])
     if before is not None:
         ended.releases.append(Claim(FENCE, str(account_id), before))
+    if last is not None:
+        ended.releases.append(Claim(LAST, str(account_id), last))
     return ended
 
 
 async def end_all(account_id: UUID, reason: str, caller: Caller, ledger: Ledger) -> int:
-    """Logs the account out everywhere; the position where that stands. Raises VersionConflict."""
-    ended = await ending_all(account_id, caller.tenant_id, reason, ledger)
-    if not ended.sessions:
-        return (await ledger.head(caller.tenant_id)).position
-    return (await append(ended, caller, ledger, ended.sessions[0])).position
+    """Logs the account out everywhere; the position where that stands. Raises VersionConflict (others kept logging in or out)."""
+    for left in reversed(range(repeats.DECIDED_MAX)):
+        ended = await ending_all(account_id, caller.tenant_id, reason, ledger)
+        if not ended.sessions:
+            return (await ledger.head(caller.tenant_id)).position
+        try:
+            return (await append(ended, caller, ledger, ended.sessions[0])).position
+        except errors.VersionConflict:
+            first = await ledger.recall(accounts.Session, caller)
+            if first is not None:
+                return first.position
+            if not left:
+                raise
+    raise AssertionError
 
 
 async def append(
@@ -88,7 +110,7 @@ async def append(
 ) -> Receipt[A]:
     """As `Ledger.append`, and in the same transaction these sessions end; `aggregate` may be one of them.
 
-    Raises as it does, and VersionConflict where somebody else ended all of the account's sessions at the same moment.
+    Raises as it does, and VersionConflict where somebody else ended all of the account's sessions at the same moment, or began one.
     """
     others = [session for session in ended.sessions if session is not aggregate]
     try:
@@ -103,7 +125,7 @@ async def append(
             revokes=ended.revokes,
         )
     except errors.ReservationTaken as taken:
-        if taken.kind == FENCE:
+        if taken.kind in (FENCE, LAST):
             raise errors.VersionConflict(aggregate.id) from None
         raise
 

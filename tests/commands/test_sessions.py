@@ -190,6 +190,41 @@ async def test_who_is_logging_in_while_all_sessions_end_begins_none(
     assert await sessions.ids(account.id, tenant_id, world.ledger) == []
 
 
+@pytest.mark.parametrize("logins_before", [0, 1])
+async def test_a_log_in_between_the_listing_of_sessions_and_their_end_is_not_left_over(
+    world: World, tenant_id: UUID, logins_before: int
+) -> None:
+    """A thief who logs in all the time would keep a session of the old password."""
+    account = await registered(world, tenant_id)
+    for _ in range(logins_before):
+        await log_in(world, tenant_id)
+    ended = await sessions.ending_all(account.id, tenant_id, "password changed", world.ledger)
+    slipped = await log_in(world, tenant_id)
+    with pytest.raises(errors.VersionConflict):
+        await sessions.append(ended, caller(tenant_id), world.ledger, account)
+    again = await sessions.ending_all(account.id, tenant_id, "password changed", world.ledger)
+    await sessions.append(again, caller(tenant_id), world.ledger, account)
+    assert await is_revoked(world, tenant_id, slipped.session.aggregate.id)
+    await log_in(world, tenant_id)
+
+
+async def test_logging_out_everywhere_meets_a_log_in_and_ends_that_too(
+    world: World, tenant_id: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account = await registered(world, tenant_id)
+    await log_in(world, tenant_id)
+    append = world.ledger.append
+
+    async def after_a_log_in(*given: Any, **more: Any) -> Any:
+        monkeypatch.setattr(world.ledger, "append", append)
+        await log_in(world, tenant_id)
+        return await append(*given, **more)
+
+    monkeypatch.setattr(world.ledger, "append", after_a_log_in)
+    await sessions.end_all(account.id, "logged out everywhere", caller(tenant_id), world.ledger)
+    assert await sessions.ids(account.id, tenant_id, world.ledger) == []
+
+
 async def test_of_two_who_end_all_sessions_at_once_one_has_to_look_again(world: World, tenant_id: UUID) -> None:
     """It may not have seen a session that the other one let begin."""
     account = await registered(world, tenant_id)
