@@ -7,6 +7,7 @@ import msgspec
 
 from commands import accounts as account_commands
 from commands import sessions
+from commands.accounts import mailed
 from commands.passwords import Passwords
 from domain import accounts, refusals
 from ledger import codec, errors, ids
@@ -66,7 +67,10 @@ async def appoint(command: Appoint, caller: Caller, ledger: Ledger, passwords: P
         raise NotAnAdmin(email, account.role)
     if not account.active:
         raise AdminDeactivated(email)
-    secrets = account_commands.passworded(account, await passwords.hash(command.password))
+    secrets = [
+        *account_commands.passworded(account, await passwords.hash(command.password)),
+        *mailed.used(account.id, *mailed.BEGUN_BY_PASSWORD),
+    ]
     account.change_password(accounts.PasswordSet.APPOINTED)
     ended = await sessions.ending_all(account.id, caller.tenant_id, "password set", ledger)
     receipt = await sessions.append(ended, caller, ledger, account, secrets=secrets)

@@ -8,7 +8,7 @@ from uuid import UUID
 import msgspec
 
 from commands import admins, sessions
-from commands.accounts import registering
+from commands.accounts import mailed, registering
 from commands.repeats import repeatable
 from domain import accounts
 from ledger import codec, errors
@@ -62,7 +62,8 @@ async def deactivate(command: Deactivate, caller: Caller, ledger: Ledger) -> Rec
         account = await _left(command.account_id, command.version, caller, ledger)
     account.deactivate()
     ended = await sessions.ending_all(account.id, caller.tenant_id, "deactivated", ledger)
-    return await sessions.append(ended, caller, ledger, account)
+    secrets = mailed.used(account.id, *mailed.BEGUN_BY_PASSWORD)
+    return await sessions.append(ended, caller, ledger, account, secrets=secrets)
 
 
 @repeatable(accounts.Account)

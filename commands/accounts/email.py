@@ -4,7 +4,7 @@ from uuid import UUID
 
 import msgspec
 
-from commands import mails
+from commands import mails, sessions
 from commands.accounts import mailed, password
 from commands.accounts.mailed import MailedTokenInvalid, Purpose
 from commands.accounts.registering import EMAIL, EmailTaken
@@ -59,6 +59,7 @@ async def ask_change(
     Raises PasswordWrong, EmailInvalid, MailedTooOften, HashingOverloaded, NotFound.
     """
     account = await ledger.load(accounts.Account, caller.tenant_id, command.account_id)
+    fenced = await sessions.fenced(account.id, caller.tenant_id, ledger)  # before the password is looked at
     await password.check_current(account, command.current_password, ledger, passwords)
     email = accounts.written_email(command.email)
     if left := await mailed.wait(account.tenant_id, account.id, Purpose.CHANGE, ledger):
@@ -69,7 +70,7 @@ async def ask_change(
         template=mails.Template.CHANGE, to=email, name=account.name, token=made.token, good_until=made.good_until
     )
     secrets = [made.secret, await mails.to_send(mail, caller.tenant_id, account.id, ledger)]
-    return await ledger.append(caller, account, secrets=secrets)
+    return await sessions.append(fenced, caller, ledger, account, secrets=secrets)
 
 
 @repeatable(accounts.Account)

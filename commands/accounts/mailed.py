@@ -39,6 +39,10 @@ LASTS = {
     Purpose.INVITATION: timedelta(days=14),
 }
 
+BEGUN_BY_PASSWORD = (Purpose.RESET, Purpose.CHANGE)
+"""What is good no more once the password is another one or the account deactivated: whoever knew the old password may have asked
+for another address, and would get the account by it."""
+
 
 BETWEEN_MAILS = timedelta(minutes=1)
 """Of one purpose to one account. Whoever asks again sooner gets no second mail: nobody's mailbox is to be filled by others."""

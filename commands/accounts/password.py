@@ -90,7 +90,7 @@ async def _set(
     notice = mails.Mail(template=mails.Template.PASSWORD_CHANGED, to=account.email, name=account.name)
     secrets: list[Secret] = [
         *passworded(account, hashed),
-        *mailed.used(account.id, Purpose.RESET),
+        *mailed.used(account.id, *mailed.BEGUN_BY_PASSWORD),
         await mails.to_send(notice, caller.tenant_id, account.id, ledger),
     ]
     return await sessions.append(ended, caller, ledger, account, secrets=secrets)

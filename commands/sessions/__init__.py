@@ -11,7 +11,7 @@
 
 from commands.sessions.begin import LoggedIn, refresh, start, tenant_of
 from commands.sessions.devices import Device, Open, device, ids, listed
-from commands.sessions.ending import Ending, append, end, end_all, ending_all, fence
+from commands.sessions.ending import Ending, append, end, end_all, ending_all, fence, fenced
 from commands.sessions.refresh_tokens import RefreshTokenInvalid, RefreshTokenReplayed
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "end_all",
     "ending_all",
     "fence",
+    "fenced",
     "ids",
     "listed",
     "refresh",

@@ -41,6 +41,14 @@ async def fence(account_id: UUID, tenant_id: UUID, ledger: Ledger) -> UUID | Non
     return (await ledger.find(tenant_id, FENCE, [str(account_id)])).get(str(account_id))
 
 
+async def fenced(account_id: UUID, tenant_id: UUID, ledger: Ledger) -> Ending:
+    """Ends none: for a command that looks at the password, which reads this first and `append`s it. The append is refused if all of the
+    account's sessions were ended meanwhile, as by another password."""
+    before = await fence(account_id, tenant_id, ledger)
+    unmoved = Claim(FENCE, str(account_id), before or account_id)
+    return Ending(sessions=[], claims=[unmoved], releases=[] if before is None else [unmoved], secrets=[], revokes=[])
+
+
 async def last_begun(account_id: UUID, tenant_id: UUID, ledger: Ledger) -> UUID | None:
     """The account's last session; its own id if all were ended before there was one."""
     return (await ledger.find(tenant_id, LAST, [str(account_id)])).get(str(account_id))

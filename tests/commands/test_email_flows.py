@@ -2,12 +2,13 @@
 
 import asyncio
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
 
-from commands import accounts, privacy
-from commands.accounts import email, forgotten, mailed, password, registering
+from commands import accounts, admins, privacy
+from commands.accounts import administering, email, forgotten, mailed, password, registering
 from domain import accounts as domain_accounts
 from ledger import codec
 from tests.reactions.mailbox import Mailbox, token_in
@@ -191,3 +192,59 @@ async def test_nothing_of_an_erased_person_is_legible_in_events_or_secrets(
     assert await world.ledger.find(ann.tenant_id, accounts.EMAIL, [NEW.casefold()]) == {}
     assert await world.ledger.secret_kinds(ann.tenant_id, ann.id) == []
     assert await mailbox.fetch() == []
+
+
+@pytest.mark.parametrize("how", ["changed", "reset", "appointed", "deactivated"])
+async def test_a_change_of_address_that_was_asked_for_with_the_old_password_is_off(
+    world: World, shop: UUID, mailbox: Mailbox, how: str
+) -> None:
+    """A thief would have the account whatever its owner does: the mail is in the thief's box."""
+    find = await world.ledger.find(shop, accounts.EMAIL, ["admin@shop.test"])
+    admin = await world.ledger.load(domain_accounts.Account, shop, find["admin@shop.test"])
+    await mailbox.fetch()
+    await ask(world, admin, "thief@evil.example")
+    token = token_in((await mailbox.fetch())[0])
+    if how == "changed":
+        changing = password.ChangePassword(
+            account_id=admin.id, session_id=admin.id, current=ANN.password, new="another long secret"
+        )
+        await password.change_password(changing, caller(shop), world.ledger, world.passwords)
+    elif how == "reset":
+        made = await reset_token(world, mailbox, admin)
+        resetting = password.ResetPassword(token=made, new="another long secret")
+        await password.reset_password(resetting, caller(shop), world.ledger, world.passwords)
+    elif how == "appointed":
+        appoint = admins.Appoint(email=admin.email, name="Ada", password="another long secret")
+        await admins.appoint(appoint, caller(shop), world.ledger, world.passwords)
+    else:
+        other = accounts.Register(email="other@shop.test", name="O", password=ANN.password, role="admin")
+        await accounts.register(other, caller(shop), world.ledger, world.passwords)
+        await administering.deactivate(administering.Deactivate(account_id=admin.id), caller(shop), world.ledger)
+        await administering.reactivate(administering.Reactivate(account_id=admin.id), caller(shop), world.ledger)
+    with pytest.raises(mailed.MailedTokenInvalid):
+        await change(world, shop, token)
+
+
+async def test_a_change_of_address_that_is_being_asked_for_while_the_password_changes_is_refused(
+    world: World, ann: domain_accounts.Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old password was right when it was looked at."""
+    seal = world.ledger.seal
+
+    async def after_a_change(*given: Any) -> bytes:
+        monkeypatch.setattr(world.ledger, "seal", seal)
+        changing = password.ChangePassword(
+            account_id=ann.id, session_id=ann.id, current=ANN.password, new="another long secret"
+        )
+        await password.change_password(changing, caller(ann.tenant_id), world.ledger, world.passwords)
+        return await seal(*given)
+
+    monkeypatch.setattr(world.ledger, "seal", after_a_change)
+    with pytest.raises(password.PasswordWrong):
+        await ask(world, ann)
+    assert await mailed.kept(ann.tenant_id, ann.id, mailed.Purpose.CHANGE, world.ledger) is None
+
+
+async def reset_token(world: World, mailbox: Mailbox, account: domain_accounts.Account) -> str:
+    await forgotten.ask(account.email, account.tenant_id, world.ledger)
+    return token_in((await mailbox.fetch())[0])
