@@ -52,7 +52,7 @@ class RoleNotHere(refusals.Invalid):
         super().__init__(
             "The role does not exist in this tenant",
             role,
-            f"Super admins are accounts of the tenant {tenants.PLATFORM_SLUG}; give another role",
+            f"Super admins are accounts of the tenant {tenants.PLATFORM_SLUG}, and admins of every other one; give another role",
             field="role",
         )
 
@@ -284,5 +284,6 @@ def check_role(role: str, tenant_id: UUID) -> None:
     """Whether an account of that tenant can have it. Raises RoleUnknown, RoleNotHere."""
     if role not in ROLES:
         raise RoleUnknown(role)
-    if role == Role.SUPER_ADMIN and tenant_id != tenants.PLATFORM_ID:
+    # An admin gives roles: one of the platform's could make a super admin, of itself too.
+    if role in RUNNING and (role == Role.SUPER_ADMIN) != (tenant_id == tenants.PLATFORM_ID):
         raise RoleNotHere(role)

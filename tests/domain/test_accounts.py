@@ -144,6 +144,13 @@ def test_super_admins_live_in_the_platform_alone() -> None:
     assert registered(role="super_admin", tenant_id=tenants.PLATFORM_ID).role == "super_admin"
 
 
+def test_the_platform_has_no_admins() -> None:
+    """One could give itself the role of a super admin."""
+    with pytest.raises(accounts.RoleNotHere):
+        registered(role="admin", tenant_id=tenants.PLATFORM_ID)
+    assert registered(role="user", tenant_id=tenants.PLATFORM_ID).role == "user"
+
+
 @pytest.mark.parametrize("role", ["", "root", "Admin"])
 def test_an_unknown_role_is_refused(role: str) -> None:
     with pytest.raises(accounts.RoleUnknown):
