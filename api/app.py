@@ -143,7 +143,7 @@ def create_app(parts: Parts) -> Litestar:
         },
         exception_handlers={Exception: errors.answer},
         logging_config=None,  # what fails unexpectedly is logged by `errors`, by the standard library
-        on_shutdown=[sessions.close, sockets.close, presence.close, listeners.close, known.close, attempts.told],
+        on_shutdown=[sessions.close, sockets.close, presence.close, listeners.close, known.close, attempts.close],
         openapi_config=schema.config(parts.version),
         request_class=asked.HttpRequest,
         request_max_body_size=bodies.BODY_BYTES_MAX,

@@ -5,7 +5,7 @@ from litestar import Controller, Response
 from litestar.di import NamedDependency
 from litestar.params import JSONBody
 
-from api import answers, asked, bodies
+from api import answers, asked, attempts, bodies
 from api.accounts import meant_tenant
 from api.accounts.seldom import seldom
 from api.asked import HttpRequest, Sender
@@ -72,7 +72,8 @@ class EmailController(Controller):
         command = commands.AskChange(
             account_id=sender.who.account_id, email=data.email, current_password=data.current_password
         )
-        receipt = await commands.ask_change(command, sender.caller, sender.ledger, sender.parts.passwords)
+        async with attempts.counted_current(sender):
+            receipt = await commands.ask_change(command, sender.caller, sender.ledger, sender.parts.passwords)
         return Answer(None, status_code=202, headers=answers.headers(sender.shown(receipt.position)))
 
     @post(

@@ -5,7 +5,7 @@ from litestar import Controller, Response
 from litestar.di import NamedDependency
 from litestar.params import JSONBody
 
-from api import answers, asked, bodies
+from api import answers, asked, attempts, bodies
 from api.accounts import meant_tenant
 from api.accounts.seldom import seldom
 from api.asked import HttpRequest, Sender
@@ -48,12 +48,14 @@ class PasswordController(Controller):
         status_code=204,
     )
     async def change(self, data: JSONBody[PasswordBody], sender: NamedDependency[Sender]) -> Response[None]:
-        """Choose another password; 403 if the current one is not right. All other sessions end, and a mail says that it was done."""
+        """Choose another password; 403 if the current one is not right, 429 after many that were not. All other sessions end, and a mail
+        says that it was done."""
         who = sender.who
         command = commands.ChangePassword(
             account_id=who.account_id, session_id=who.session_id, current=data.current_password, new=data.password
         )
-        receipt = await commands.change_password(command, sender.caller, sender.ledger, sender.parts.passwords)
+        async with attempts.counted_current(sender):
+            receipt = await commands.change_password(command, sender.caller, sender.ledger, sender.parts.passwords)
         return answers.nothing(sender.shown(receipt.position))
 
     @post(

@@ -7,7 +7,7 @@ from litestar import Controller, Response
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
-from api import answers, asked, bodies
+from api import answers, asked, attempts, bodies
 from api.accounts import auth, devices, meant_tenant
 from api.accounts.seldom import seldom
 from api.asked import HttpRequest, Sender
@@ -76,7 +76,8 @@ class SecondFactorController(Controller):
         """Make a second factor, or another one. It counts from its confirmation on. 403 if the current password is not right."""
         command = commands.Enrol(account_id=sender.who.account_id, current_password=data.current_password)
         issuer = await _issuer(sender.who.tenant_id, sender.parts)
-        made = await commands.enrol(command, issuer, sender.caller, sender.ledger, sender.parts.passwords)
+        async with attempts.counted_current(sender):
+            made = await commands.enrol(command, issuer, sender.caller, sender.ledger, sender.parts.passwords)
         head = await sender.ledger.head(sender.who.tenant_id)
         headers = {**answers.headers(sender.shown(head.position)), **auth.NO_STORE}
         body = Enrolment(secret=made.secret, uri=made.uri)
@@ -115,7 +116,8 @@ class SecondFactorController(Controller):
             current_password=data.current_password,
             required=tenant.second_factor == tenants.SecondFactor.REQUIRED,
         )
-        receipt = await commands.disable(command, sender.caller, sender.ledger, sender.parts.passwords)
+        async with attempts.counted_current(sender):
+            receipt = await commands.disable(command, sender.caller, sender.ledger, sender.parts.passwords)
         return answers.nothing(sender.shown(receipt.position))
 
     @delete(

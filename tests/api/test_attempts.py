@@ -6,14 +6,17 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
+import psycopg
 import pytest
 
 from api import attempts as api_attempts
-from commands import attempts
+from commands import attempts, passwords
+from commands.accounts import challenges
 from commands.attempts import Attempted, Delay
+from ledger import errors
 from tests.api import house
 from tests.api.house import House, Served
-from tests.world import caller
+from tests.world import World, caller
 
 WRONG = "wrong horse battery"
 
@@ -52,6 +55,17 @@ async def test_who_fails_waits_longer_each_time_whether_the_account_is_there_or_
     assert (await tries(served, a, a.affiliate.email, house.PASSWORD)).status_code == 200
 
 
+async def closed(served: Served, attempted: Attempted) -> tuple[str, int] | None:
+    """Which of both one has to wait for, and how long."""
+    async with served.parts.projector.connection() as connection:
+        rows = await connection.execute(
+            "SELECT of, ceil(extract(epoch FROM closed_to - now()))::int FROM edges.attempts"
+            " WHERE tenant_id = %s AND key IN (%s, %s) AND closed_to > now() ORDER BY closed_to DESC",
+            (attempted.tenant_id, attempted.account, attempted.address),
+        )
+        return await rows.fetchone()
+
+
 async def test_delays_grow_and_end(served: Served, a: House, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(attempts.DELAYS, attempts.ACCOUNT, Delay(free=1, longest_s=8))
     monkeypatch.setitem(attempts.DELAYS, attempts.ADDRESS, Delay(free=100, longest_s=900))
@@ -59,11 +73,132 @@ async def test_delays_grow_and_end(served: Served, a: House, monkeypatch: pytest
     waits = []
     for _ in range(7):
         await attempts.failed(attempted, served.parts.pool)
-        closed = await attempts.closed_for(attempted, served.parts.pool)
-        waits.append(closed and closed[1])
+        found = await closed(served, attempted)
+        waits.append(found and found[1])
     assert waits == [None, 1, 2, 4, 8, 8, 8]
-    await attempts.succeeded(attempted, served.parts.pool)
-    assert await attempts.closed_for(attempted, served.parts.pool) is None
+    assert (await attempts.begin(attempted, served.parts.pool)).closed == (attempts.ACCOUNT, 8)
+    await attempts.done(attempted, served.parts.pool, right=True)
+    assert await attempts.begin(attempted, served.parts.pool) == (None, {})
+
+
+async def test_of_guesses_side_by_side_one_is_looked_at_once_the_free_ones_are_gone(
+    served: Served, a: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else whoever sends twenty at each opening guesses twenty times as often as we say."""
+    monkeypatch.setitem(attempts.DELAYS, attempts.ACCOUNT, Delay(free=2, longest_s=60))
+    for _ in range(2):
+        await tries(served, a, a.user.email)
+    looked_at = []
+    matches = served.parts.passwords.matches
+
+    async def noted(*given: Any) -> bool:
+        looked_at.append(given)
+        return await matches(*given)
+
+    monkeypatch.setattr(served.parts.passwords, "matches", noted)
+    answers = await asyncio.gather(*[tries(served, a, a.user.email) for _ in range(12)])
+    assert sorted(each.status_code for each in answers) == [401] + [429] * 11
+    assert len(looked_at) == 1
+
+
+async def test_of_processes_that_ask_at_the_same_moment_one_may_look(served: Served, a: House, world: World) -> None:
+    attempted = Attempted(a.id, uuid4(), uuid4())
+    for _ in range(9):
+        await attempts.failed(attempted, served.parts.pool)
+    async with await psycopg.AsyncConnection.connect(world.database.owner_url) as other:
+        await other.execute("ALTER TABLE edges.attempts NO FORCE ROW LEVEL SECURITY")
+        await other.commit()
+        await other.execute("SELECT FROM edges.attempts WHERE key = %s FOR UPDATE", (attempted.account,))
+        asking = asyncio.gather(*(attempts.begin(attempted, served.parts.pool) for _ in range(3)))
+        waiting = (
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        async with asyncio.timeout(house.PATIENCE_S):
+            while (await (await other.execute(waiting)).fetchone()) != (3,):
+                await other.execute("SELECT pg_stat_clear_snapshot()")
+        await other.commit()
+    assert sorted(each.closed is None for each in await asking) == [False, False, True]
+
+
+async def test_who_has_to_wait_does_not_wait_longer_for_asking_again(
+    served: Served, a: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does the address, for an account that others made wait."""
+    for of in (attempts.ACCOUNT, attempts.ADDRESS):
+        monkeypatch.setitem(attempts.DELAYS, of, Delay(free=1, longest_s=900))
+    attempted, elsewhere = Attempted(a.id, name := uuid4(), uuid4()), Attempted(a.id, name, uuid4())
+    for each in (attempted, attempted, elsewhere):
+        await attempts.failed(each, served.parts.pool)
+    for _ in range(5):
+        for each in (attempted, elsewhere):
+            assert (await attempts.begin(each, served.parts.pool)).closed == (attempts.ACCOUNT, 2)
+    assert (await attempts.begin(Attempted(a.id, uuid4(), elsewhere.address), served.parts.pool)).closed is None
+
+
+async def test_a_right_password_after_the_free_failures_reopens_both_at_once(
+    served: Served, a: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted before it was looked at, it must not count as failed, neither for the account nor for who shares the address."""
+    for of in (attempts.ACCOUNT, attempts.ADDRESS):
+        monkeypatch.setitem(attempts.DELAYS, of, Delay(free=2, longest_s=900))
+    for _ in range(2):
+        await tries(served, a, a.user.email)
+    for _ in range(3):
+        assert (await tries(served, a, a.user.email, house.PASSWORD)).status_code == 200
+    assert (await tries(served, a, "nobody@alpha.test")).status_code == 401
+    assert (await tries(served, a, a.affiliate.email, house.PASSWORD)).status_code == 429
+
+
+async def test_what_was_not_looked_at_does_not_count(served: Served, a: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is turned away because too many log in would wait for it as if the password had been wrong."""
+    monkeypatch.setitem(attempts.DELAYS, attempts.ACCOUNT, Delay(free=1, longest_s=60))
+    await tries(served, a, a.user.email)
+
+    async def overloaded(*_: Any) -> bool:
+        raise passwords.HashingOverloaded
+
+    with monkeypatch.context() as patched:
+        patched.setattr(served.parts.passwords, "matches", overloaded)
+        assert [(await tries(served, a, a.user.email)).status_code for _ in range(3)] == [503] * 3
+    assert (await tries(served, a, a.user.email, house.PASSWORD)).status_code == 200
+
+
+async def test_a_right_password_that_needs_a_code_besides_clears_the_accounts_failures(
+    served: Served, a: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(attempts.DELAYS, attempts.ACCOUNT, Delay(free=2, longest_s=60))
+
+    async def needed(*_: Any) -> None:
+        raise challenges.SecondFactorNeeded("a challenge", enrol=False)
+
+    monkeypatch.setattr(challenges, "ask", needed)
+    for _ in range(3):
+        assert (await tries(served, a, a.user.email)).status_code == 401
+        assert "challenge" in (await tries(served, a, a.user.email, house.PASSWORD)).text
+
+
+async def test_guesses_at_the_current_password_wait_too_and_do_not_keep_anybody_from_logging_in(
+    served: Served, a: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever found an open browser could guess as fast as passwords are hashed, and then take the account."""
+    monkeypatch.setitem(attempts.DELAYS, attempts.ACCOUNT, Delay(free=2, longest_s=60))
+    asked = [
+        ("PUT", "/users/me/password", {"password": "quite another secret"}),
+        ("POST", "/users/me/email", {"email": "new@alpha.test"}),
+        ("POST", "/users/me/second-factor", {}),
+        ("POST", "/users/me/second-factor/removal", {}),
+    ]
+    for of, (method, path, body) in enumerate(asked):
+        person = (a.user, a.affiliate, a.admin, a.user)[of]
+        given = {**body, "current_password": WRONG}
+        answers = [await served.ask(person, method, path, json=given) for _ in range(4 if of < 3 else 1)]
+        expected = [403] * 3 + [429] if of < 3 else [429]
+        assert [each.status_code for each in answers] == expected, path
+        assert 'The limit "current password"' in answers[-1].json()["detail"]
+    assert (await tries(served, a, a.user.email, house.PASSWORD)).status_code == 200
+    assert {each["account_id"] for each in await counted(a)} == {
+        str(each.id) for each in (a.user, a.affiliate, a.admin)
+    }
 
 
 async def test_an_address_that_tries_many_accounts_waits_and_a_success_does_not_clear_it(
@@ -93,6 +228,44 @@ async def test_a_flood_leaves_one_event_of_an_account_and_none_of_a_name_that_no
     assert (len(told), sum(each["attempts"] for each in told)) == (2, 16)
 
 
+async def test_failures_that_could_not_be_recorded_are_counted_by_the_next_event(
+    served: Served, a: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A break-in could otherwise hide behind a moment in which nothing can be written."""
+    monkeypatch.setattr(attempts, "TOLD_EVERY_S", 0)
+    attempted = Attempted(a.id, uuid4(), uuid4())
+    for _ in range(5):
+        await attempts.failed(attempted, served.parts.pool)
+
+    async def away(*_: Any) -> None:
+        raise errors.DatabaseAway
+
+    with monkeypatch.context() as patched:
+        patched.setattr(a.ledger, "append", away)
+        with pytest.raises(errors.DatabaseAway):
+            await attempts.tell(attempted, a.user.id, caller(a.id), a.ledger, served.parts.pool)
+    assert not await attempts.tell(attempted, a.user.id, caller(a.id), a.ledger, served.parts.pool)
+    assert [each["attempts"] for each in await counted(a)] == [5]
+
+
+async def test_what_failed_within_the_minute_after_an_event_is_told_at_its_end(
+    served: Served, a: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand guesses that stop before the minute is over would stand in the audit trail as one."""
+    for of in (attempts.ACCOUNT, attempts.ADDRESS):
+        monkeypatch.setitem(attempts.DELAYS, of, Delay(free=1_000, longest_s=1))
+    for _ in range(4):
+        await tries(served, a, a.user.email)
+    assert [each["attempts"] for each in await counted(a)] == [1]
+    ((key, timer),) = [each for each in api_attempts._later.items() if each[0].tenant_id == a.id]
+    assert timer.when() - asyncio.get_running_loop().time() <= attempts.TOLD_EVERY_S + 1
+    monkeypatch.setattr(attempts, "TOLD_EVERY_S", 0)
+    timer._run()  # the minute is over
+    timer.cancel()
+    assert [each["attempts"] for each in await counted(a)] == [1, 3]
+    assert key not in api_attempts._later
+
+
 async def test_a_repeat_by_two_processes_at_once_counts_nothing_twice(served: Served, a: House) -> None:
     attempted = Attempted(a.id, uuid4(), uuid4())
     for _ in range(5):
@@ -106,5 +279,5 @@ async def test_another_tenants_attempts_are_its_own(served: Served, a: House, b:
     name, address = uuid4(), uuid4()
     for _ in range(12):
         await attempts.failed(Attempted(a.id, name, address), served.parts.pool)
-    assert await attempts.closed_for(Attempted(a.id, name, address), served.parts.pool) is not None
-    assert await attempts.closed_for(Attempted(b.id, name, address), served.parts.pool) is None
+    assert (await attempts.begin(Attempted(a.id, name, address), served.parts.pool)).closed is not None
+    assert (await attempts.begin(Attempted(b.id, name, address), served.parts.pool)).closed is None
