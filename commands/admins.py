@@ -7,7 +7,7 @@ import msgspec
 
 from commands import accounts as account_commands
 from commands import sessions
-from commands.accounts import mailed
+from commands.accounts import mailed, second_factor
 from commands.passwords import Passwords
 from domain import accounts, refusals
 from ledger import codec, errors, ids
@@ -49,7 +49,7 @@ class Appointed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def appoint(command: Appoint, caller: Caller, ledger: Ledger, passwords: Passwords) -> Appointed:
-    """The admin of that address, who has this password from now on and no session; a new account if there was none.
+    """The admin of that address, who has this password from now on, no second factor and no session; a new account if there was none.
 
     Raises NotAnAdmin, AdminDeactivated, HashingOverloaded, TenantUnknown and what `accounts.check_password` and `accounts.register` raise.
     """
@@ -70,6 +70,9 @@ async def appoint(command: Appoint, caller: Caller, ledger: Ledger, passwords: P
     secrets = [
         *account_commands.passworded(account, await passwords.hash(command.password)),
         *mailed.used(account.id, *mailed.BEGUN_BY_PASSWORD),
+        *second_factor.taken_away(
+            account
+        ),  # its secret does not travel, and who lost both could not remove it otherwise
     ]
     account.change_password(accounts.PasswordSet.APPOINTED)
     ended = await sessions.ending_all(account.id, caller.tenant_id, "password set", ledger)

@@ -20,8 +20,11 @@ from commands.accounts import second_factor as commands
 from domain import tenants
 
 
-class PasswordBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class FactorBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`code`: of the second factor that there is, or a recovery code; needed if there is one."""
+
     current_password: str
+    code: str | None = None
 
 
 class CodeBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -68,13 +71,16 @@ class SecondFactorController(Controller):
         operation_id="enrolSecondFactor",
         operation_class=answers.Command,
         guards=[may("account:write"), seldom],
-        dto=bodies.named("second_factor", PasswordBody),
+        dto=bodies.named("second_factor", FactorBody),
     )
     async def enrol(
-        self, data: JSONBody[PasswordBody], sender: NamedDependency[Sender]
+        self, data: JSONBody[FactorBody], sender: NamedDependency[Sender]
     ) -> Response[answers.Data[Enrolment]]:
-        """Make a second factor, or another one. It counts from its confirmation on. 403 if the current password is not right."""
-        command = commands.Enrol(account_id=sender.who.account_id, current_password=data.current_password)
+        """Make a second factor, or another one, which takes a code of the old one. It counts from its confirmation on, within 30 minutes.
+        403 if the current password or the code is not right, 422 without a code where one is needed."""
+        command = commands.Enrol(
+            account_id=sender.who.account_id, current_password=data.current_password, code=data.code
+        )
         issuer = await _issuer(sender.who.tenant_id, sender.parts)
         async with attempts.counted_current(sender):
             made = await commands.enrol(command, issuer, sender.caller, sender.ledger, sender.parts.passwords)
@@ -94,7 +100,8 @@ class SecondFactorController(Controller):
     async def confirm(
         self, data: JSONBody[CodeBody], sender: NamedDependency[Sender]
     ) -> Response[answers.Data[RecoveryCodes]]:
-        """From now on logging in takes a code. The recovery codes are for the loss of the authenticator. 403 if the code is wrong."""
+        """From now on logging in takes a code. The recovery codes are for the loss of the authenticator; a repeat shows none. 403 if
+        the code is wrong, 409 after ten that were."""
         done = await commands.confirm(sender.who.account_id, data.code, sender.caller, sender.ledger)
         headers = {**answers.headers(sender.shown(done.receipt.position)), **auth.NO_STORE}
         body = RecoveryCodes(recovery_codes=done.recovery_codes)
@@ -105,16 +112,18 @@ class SecondFactorController(Controller):
         operation_id="removeSecondFactor",
         operation_class=answers.Command,
         guards=[may("account:write"), seldom],
-        dto=bodies.named("second_factor", PasswordBody),
+        dto=bodies.named("second_factor", FactorBody),
         status_code=204,
     )
-    async def remove(self, data: JSONBody[PasswordBody], sender: NamedDependency[Sender]) -> Response[None]:
-        """The password alone is enough again. 403 if it is not right, 409 if the tenant lets nobody in without a second factor."""
+    async def remove(self, data: JSONBody[FactorBody], sender: NamedDependency[Sender]) -> Response[None]:
+        """The password alone is enough again. 403 if it or the code is not right, 422 without a code, 409 if the tenant lets nobody in
+        without a second factor."""
         tenant = await tenant_commands.show(sender.who.tenant_id, sender.ledger)
         command = commands.Disable(
             account_id=sender.who.account_id,
             current_password=data.current_password,
             required=tenant.second_factor == tenants.SecondFactor.REQUIRED,
+            code=data.code,
         )
         async with attempts.counted_current(sender):
             receipt = await commands.disable(command, sender.caller, sender.ledger, sender.parts.passwords)
@@ -128,7 +137,7 @@ class SecondFactorController(Controller):
     )
     async def remove_of(self, user_id: FromPath[UUID], sender: NamedDependency[Sender]) -> Response[None]:
         """For somebody who lost the authenticator and the recovery codes: the password alone is enough again, or another one has to be
-        made if the tenant wants one. A mail tells the person."""
+        made if the tenant wants one. A mail tells the person. 409 for one's own."""
         receipt = await commands.remove(user_id, sender.caller, sender.ledger)
         return answers.nothing(sender.shown(receipt.position))
 

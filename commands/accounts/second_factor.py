@@ -37,6 +37,9 @@ FREE_GUESSES = 5
 """Wrong codes in a row that cost no wait."""
 WAIT_S_MIN, WAIT_S_MAX = 30, 3600
 """After the free guesses each wrong one doubles the wait: some 40 guesses in the first day, of a million codes."""
+PENDING_LASTS = timedelta(minutes=30)
+PENDING_GUESSES_MAX = 10
+"""Wrong codes after which one begins anew: a clock that is off, or somebody guesses at what another one has begun."""
 GUESSES_AT_ONCE_MAX = 5
 """Each that has to look again met another one."""
 
@@ -63,6 +66,22 @@ class NotBegun(refusals.Conflict):
         super().__init__("There is no second factor to confirm", account_id, "Begin with making one")
 
 
+class CodeNeeded(refusals.Invalid):
+    def __init__(self) -> None:
+        super().__init__(
+            "The account has a second factor, and what replaces or removes it takes a code of it",
+            "there is none",
+            "Send one, or a recovery code; who has neither asks an admin",
+            field="code",
+        )
+
+
+class OwnFactor(refusals.Conflict):
+    def __init__(self, account_id: UUID) -> None:
+        advice = "Remove it at /api/v1/users/me/second-factor/removal, with password and code"
+        super().__init__("Nobody removes the own second factor as an admin", account_id, advice)
+
+
 class FactorRequired(refusals.Conflict):
     def __init__(self, account_id: UUID) -> None:
         super().__init__("This tenant lets nobody in without a second factor", account_id, "Make another one instead")
@@ -78,6 +97,15 @@ class Factor(msgspec.Struct, frozen=True, kw_only=True):
     wait_until: datetime | None = None
 
 
+class Pending(msgspec.Struct, frozen=True, kw_only=True):
+    """What is kept of one that was shown and not confirmed. `replaces`: another one that there was, of which a code was asked for."""
+
+    secret: str
+    replaces: bool
+    good_until: datetime
+    wrong: int = 0
+
+
 class Enrolment(msgspec.Struct, frozen=True, kw_only=True):
     """Shown once. `uri` is what a QR code for the authenticator holds."""
 
@@ -86,40 +114,47 @@ class Enrolment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Enrol(msgspec.Struct, frozen=True, kw_only=True):
+    """`code`: of the second factor that there is, the same in `Disable`; needed if there is one."""
+
     account_id: UUID
     current_password: str
+    code: str | None = None
 
 
 class Disable(msgspec.Struct, frozen=True, kw_only=True):
     account_id: UUID
     current_password: str
     required: bool
+    code: str | None = None
 
 
 class Confirmed(msgspec.Struct, frozen=True, kw_only=True):
-    """`recovery_codes` are shown once; their hashes are what is kept."""
+    """`recovery_codes` are shown once, none if the command is a repeat; their hashes are what is kept."""
 
     receipt: Receipt[accounts.Account]
     recovery_codes: list[str]
 
 
 _DECODER = msgspec.json.Decoder(Factor)
+_PENDING = msgspec.json.Decoder(Pending)
 
 
 async def enrol(command: Enrol, issuer: str, caller: Caller, ledger: Ledger, passwords: Passwords) -> Enrolment:
     """Nothing counts until it is confirmed; asked again the one before is forgotten.
 
-    Raises PasswordWrong, HashingOverloaded, NotFound.
+    Raises PasswordWrong, CodeNeeded, HashingOverloaded, NotFound and what `check` raises.
     """
     account = await ledger.load(accounts.Account, caller.tenant_id, command.account_id)
     await password.check_current(account, command.current_password, ledger, passwords)
+    await _check_old(account, command.code, ledger)
     return await begin(account, issuer, another(caller), ledger)  # a repeat shows another secret, which has to count
 
 
 async def begin(account: accounts.Account, issuer: str, caller: Caller, ledger: Ledger) -> Enrolment:
     """For an account whose password was just checked."""
     secret = pyotp.random_base32()
-    sealed = await ledger.seal(account.tenant_id, account.id, PENDING, secret.encode())
+    pending = Pending(secret=secret, replaces=account.second_factor, good_until=datetime.now(UTC) + PENDING_LASTS)
+    sealed = await ledger.seal(account.tenant_id, account.id, PENDING, msgspec.json.encode(pending))
     await ledger.append(caller, account, secrets=[Secret(account.id, PENDING, sealed)])
     uri = pyotp.TOTP(secret, interval=STEP_S).provisioning_uri(name=account.email, issuer_name=issuer)
     return Enrolment(secret=secret, uri=uri)
@@ -127,38 +162,42 @@ async def begin(account: accounts.Account, issuer: str, caller: Caller, ledger: 
 
 async def confirm(account_id: UUID, code: str, caller: Caller, ledger: Ledger) -> Confirmed:
     """From now on logging in takes a code. Raises NotFound, NotBegun, CodeWrong, VersionConflict."""
+    first = await ledger.recall(accounts.Account, caller)
+    if first is not None:
+        return Confirmed(receipt=first, recovery_codes=[])
     account = await ledger.load(accounts.Account, caller.tenant_id, account_id)
-    pending = await ledger.secret(caller.tenant_id, account_id, PENDING)
-    clear = None if pending is None else await ledger.unseal(caller.tenant_id, account_id, PENDING, pending)
-    if clear is None:
-        raise NotBegun(account_id)
-    step = _step_of(clear.decode(), code, after=0)
-    if step is None:
-        raise CodeWrong
+    secret, step = await _check_pending(account, code, ledger)
     codes = [_new_recovery_code() for _ in range(RECOVERY_CODES)]
-    factor = Factor(secret=clear.decode(), recovery=[_hash(each) for each in codes], last_step=step)
+    factor = Factor(secret=secret, recovery=[_hash(each) for each in codes], last_step=step)
     account.enable_second_factor()
     secrets = [
         Secret(account_id, PENDING, None),
         Secret(account_id, FACTOR, await _sealed(factor, caller.tenant_id, account_id, ledger)),
         await _notice(account, "is on", ledger),
     ]
-    return Confirmed(receipt=await ledger.append(caller, account, secrets=secrets), recovery_codes=codes)
+    receipt = await ledger.append(caller, account, secrets=secrets)
+    return Confirmed(receipt=receipt, recovery_codes=[] if receipt.replayed else codes)
 
 
 @repeatable(accounts.Account)
 async def disable(command: Disable, caller: Caller, ledger: Ledger, passwords: Passwords) -> Receipt[accounts.Account]:
-    """The password alone is enough again. Raises PasswordWrong, FactorRequired, HashingOverloaded, NotFound."""
+    """The password alone is enough again.
+
+    Raises PasswordWrong, FactorRequired, CodeNeeded, HashingOverloaded, NotFound and what `check` raises.
+    """
     account = await ledger.load(accounts.Account, caller.tenant_id, command.account_id)
     await password.check_current(account, command.current_password, ledger, passwords)
     if command.required:
         raise FactorRequired(account.id)
+    await _check_old(account, command.code, ledger)
     return await _remove(account, caller, ledger)
 
 
 @repeatable(accounts.Account)
 async def remove(account_id: UUID, caller: Caller, ledger: Ledger) -> Receipt[accounts.Account]:
-    """By an admin, for somebody who lost it and the recovery codes. Raises NotFound, AccountDeactivated."""
+    """By an admin, for somebody else who lost it and the recovery codes. Raises OwnFactor, NotFound, AccountDeactivated."""
+    if caller.actor_id == account_id:  # of an admin too the session alone is not enough
+        raise OwnFactor(account_id)
     return await _remove(await ledger.load(accounts.Account, caller.tenant_id, account_id), caller, ledger)
 
 
@@ -203,6 +242,47 @@ async def check(account: accounts.Account, code: str, ledger: Ledger) -> int | N
                 raise CodeWrong
             return len(after.recovery) if len(after.recovery) < len(factor.recovery) else None
     raise errors.VersionConflict(account.id)
+
+
+async def _check_old(account: accounts.Account, code: str | None, ledger: Ledger) -> None:
+    """For who replaces or removes a second factor. Raises CodeNeeded and what `check` raises."""
+    if not account.second_factor:
+        return
+    if code is None:
+        raise CodeNeeded
+    recovery_left = await check(account, code, ledger)
+    if recovery_left is not None:
+        account.use_recovery_code(recovery_left)
+
+
+async def _check_pending(account: accounts.Account, code: str, ledger: Ledger) -> tuple[str, int]:
+    """The secret of the factor that was begun, and the code's step. Wrong ones are counted.
+
+    Raises NotBegun, CodeWrong, VersionConflict (many guesses at the same moment).
+    """
+    for _ in range(GUESSES_AT_ONCE_MAX):
+        stored = await ledger.secret(account.tenant_id, account.id, PENDING)
+        clear = None if stored is None else await ledger.unseal(account.tenant_id, account.id, PENDING, stored)
+        if clear is None:
+            raise NotBegun(account.id)
+        pending = _PENDING.decode(clear)
+        is_over = pending.good_until <= datetime.now(UTC) or pending.wrong >= PENDING_GUESSES_MAX
+        if is_over or pending.replaces != account.second_factor:
+            raise NotBegun(account.id)
+        step = _step_of(pending.secret, code, after=0)
+        if step is not None:
+            return pending.secret, step
+        wrong = msgspec.json.encode(msgspec.structs.replace(pending, wrong=pending.wrong + 1))
+        sealed = await ledger.seal(account.tenant_id, account.id, PENDING, wrong)
+        if await ledger.replace_secret(account.tenant_id, account.id, PENDING, stored, sealed):
+            raise CodeWrong
+    raise errors.VersionConflict(account.id)
+
+
+def taken_away(account: accounts.Account) -> list[Secret]:
+    """Decides that the account has none, and gives what the append carries. Raises AccountDeactivated."""
+    account.disable_second_factor()
+    return [Secret(account.id, FACTOR, None), Secret(account.id, PENDING, None)]
 
 
 def another(caller: Caller) -> Caller:
@@ -251,10 +331,8 @@ async def _sealed(factor: Factor, tenant_id: UUID, account_id: UUID, ledger: Led
 
 
 async def _remove(account: accounts.Account, caller: Caller, ledger: Ledger) -> Receipt[accounts.Account]:
-    secrets = [Secret(account.id, FACTOR, None), Secret(account.id, PENDING, None)]
-    if account.second_factor:
-        secrets.append(await _notice(account, "is off", ledger))
-    account.disable_second_factor()
+    notices = [await _notice(account, "is off", ledger)] if account.second_factor else []
+    secrets = [*taken_away(account), *notices]
     return await ledger.append(caller, account, secrets=secrets)
 
 

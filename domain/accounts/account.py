@@ -206,10 +206,9 @@ class Account(aggregates.Aggregate):
         self._password_changed(str(how))
 
     def enable_second_factor(self) -> None:
-        """A new secret for an old one records nothing. Raises AccountDeactivated."""
+        """A new one for an old one is recorded as well. Raises AccountDeactivated."""
         self._check_active()
-        if not self.second_factor:
-            self._second_factor_enabled()
+        self._second_factor_enabled()
 
     def disable_second_factor(self) -> None:
         """Where there is none it records nothing. Raises AccountDeactivated."""

@@ -170,9 +170,23 @@ async def test_a_second_factor(served: Served, a: House) -> None:
         await served.post(None, "/auth/second-factor", {"challenge": challenge, "code": f"00000{n}"})
     waits = await served.post(None, "/auth/second-factor", {"challenge": challenge, "code": "000009"})
     assert (waits.status_code, 0 < int(waits.headers["Retry-After"]) <= 31) == (429, True)
-    removed = await served.post(a.user, "/users/me/second-factor/removal", {"current_password": PASSWORD})
-    assert removed.status_code == 204
-    assert (await log_in(served, a, a.user.email)).status_code == 200
+    removal = "/users/me/second-factor/removal"
+    without = await served.post(a.user, removal, {"current_password": PASSWORD})
+    assert (without.status_code, fields(without)) == (422, ["code"])
+    too_often = await served.post(a.user, removal, {"current_password": PASSWORD, "code": phone.code()})
+    assert too_often.status_code == 429
+
+
+async def test_a_second_factor_is_removed_with_password_and_code(served: Served, a: House) -> None:
+    made = await served.post(a.admin, "/users/me/second-factor", {"current_password": PASSWORD})
+    phone = Phone(made.json()["data"]["secret"])
+    confirmation = await served.post(a.admin, "/users/me/second-factor/confirmation", {"code": phone.code()})
+    assert confirmation.status_code == 200
+    as_admin = await served.ask(a.admin, "DELETE", f"/users/{a.admin.id}/second-factor")
+    assert as_admin.status_code == 409
+    removal = {"current_password": PASSWORD, "code": phone.code()}
+    assert (await served.post(a.admin, "/users/me/second-factor/removal", removal)).status_code == 204
+    assert (await log_in(served, a, a.admin.email)).status_code == 200
 
 
 async def test_an_admin_helps_who_lost_the_authenticator(served: Served, a: House, b: House, mailbox: Mailbox) -> None:

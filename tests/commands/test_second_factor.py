@@ -3,13 +3,15 @@
 import asyncio
 import time
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
+import msgspec
 import psycopg
 import pyotp
 import pytest
 
-from commands import accounts, privacy, sessions, tenants
+from commands import accounts, admins, privacy, sessions, tenants
 from commands.accounts import challenges, password, second_factor
 from domain import accounts as domain_accounts
 from domain.tenants import RegistrationMode, SecondFactor
@@ -194,7 +196,7 @@ async def test_a_tenant_that_wants_a_factor_lets_nobody_in_without_one(
         await second_factor.disable(disable, caller(ann.tenant_id), world.ledger, world.passwords)
 
 
-async def test_it_is_made_and_taken_away_with_the_password_alone(
+async def test_it_is_made_and_taken_away_with_the_password(
     world: World, ann: domain_accounts.Account, phone: Authenticator
 ) -> None:
     """A browser that was left open must not be enough."""
@@ -204,7 +206,7 @@ async def test_it_is_made_and_taken_away_with_the_password_alone(
     disable = second_factor.Disable(account_id=ann.id, current_password="wrong horse battery", required=False)
     with pytest.raises(password.PasswordWrong):
         await second_factor.disable(disable, caller(ann.tenant_id), world.ledger, world.passwords)
-    right = second_factor.Disable(account_id=ann.id, current_password=ANN.password, required=False)
+    right = second_factor.Disable(account_id=ann.id, current_password=ANN.password, required=False, code=phone.code())
     await second_factor.disable(right, caller(ann.tenant_id), world.ledger, world.passwords)
     command = accounts.LogIn(email=ANN.email, password=ANN.password)
     await accounts.log_in(command, caller(ann.tenant_id), world.ledger, world.passwords)
@@ -225,3 +227,114 @@ async def test_nothing_of_it_lies_in_clear_and_it_goes_with_the_person(
     erase = privacy.Erase(account_id=ann.id)
     await privacy.erase(erase, caller(ann.tenant_id), world.ledger, privacy.noted_nowhere)
     assert await world.ledger.secret_kinds(ann.tenant_id, ann.id) == []
+
+
+async def replaced(world: World, ann: domain_accounts.Account, code: str | None) -> Authenticator:
+    command = second_factor.Enrol(account_id=ann.id, current_password=ANN.password, code=code)
+    made = await second_factor.enrol(command, "The Shop", caller(ann.tenant_id), world.ledger, world.passwords)
+    return Authenticator(made.secret)
+
+
+async def removed(world: World, ann: domain_accounts.Account, code: str | None) -> None:
+    command = second_factor.Disable(account_id=ann.id, current_password=ANN.password, required=False, code=code)
+    await second_factor.disable(command, caller(ann.tenant_id), world.ledger, world.passwords)
+
+
+@pytest.mark.parametrize("doing", [replaced, removed])
+async def test_what_replaces_or_removes_a_factor_takes_a_code_of_it(
+    world: World, ann: domain_accounts.Account, phone: Authenticator, doing: Any
+) -> None:
+    """Else the password and a stolen session were enough to be rid of it, and it was made for the loss of the password."""
+    with pytest.raises(second_factor.CodeNeeded):
+        await doing(world, ann, None)
+    with pytest.raises(second_factor.CodeWrong):
+        await doing(world, ann, "x")
+    await challenge(world, ann)
+    await doing(world, ann, phone.code())
+
+
+async def test_a_recovery_code_removes_it_and_that_is_recorded(world: World, ann: domain_accounts.Account) -> None:
+    codes = await confirm(world, ann, (await enrol(world, ann)).code())
+    await removed(world, ann, codes[0])
+    topics = [each.topic for each in await world.ledger.entries(ann.tenant_id, 0, 100)]
+    assert topics[-2:] == ["account.recovery_code_used", "account.second_factor_disabled"]
+
+
+async def test_a_factor_that_replaces_another_one_is_recorded_and_counts(
+    world: World, ann: domain_accounts.Account, phone: Authenticator
+) -> None:
+    """Of two confirmations at once, both with recovery codes to show, one is refused by the version."""
+    new = await replaced(world, ann, phone.code())
+    await confirm(world, ann, new.code())
+    assert [each.topic for each in await world.ledger.entries(ann.tenant_id, 0, 100)][-2:] == [
+        "account.second_factor_enabled"
+    ] * 2
+    with pytest.raises(second_factor.CodeWrong):
+        await answer(world, ann, await challenge(world, ann), phone.code())
+    await answer(world, ann, await challenge(world, ann), new.code())
+
+
+async def test_what_was_begun_without_a_code_replaces_no_factor(world: World, ann: domain_accounts.Account) -> None:
+    """It may have been begun in the moment before there was one."""
+    made = await enrol(world, ann)
+    begun = await world.ledger.secret(ann.tenant_id, ann.id, second_factor.PENDING)
+    await confirm(world, ann, made.code())
+    await world.ledger.replace_secret(ann.tenant_id, ann.id, second_factor.PENDING, None, begun)
+    with pytest.raises(second_factor.NotBegun):
+        await confirm(world, ann, made.code())
+
+
+async def test_what_was_begun_ends_by_itself_and_after_some_guesses(
+    world: World, ann: domain_accounts.Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever finds an open browser could guess, for ever, at what its owner has begun."""
+    made = await enrol(world, ann)
+    for _ in range(second_factor.PENDING_GUESSES_MAX):
+        with pytest.raises(second_factor.CodeWrong):
+            await confirm(world, ann, "x")
+    with pytest.raises(second_factor.NotBegun):
+        await confirm(world, ann, made.code())
+    monkeypatch.setattr(second_factor, "PENDING_LASTS", timedelta(0))
+    made = await enrol(world, ann)
+    with pytest.raises(second_factor.NotBegun):
+        await confirm(world, ann, made.code())
+
+
+async def test_a_repeated_confirmation_is_answered_and_shows_no_codes_that_are_not_stored(
+    world: World, ann: domain_accounts.Account
+) -> None:
+    code = (await enrol(world, ann)).code()
+    who = caller(ann.tenant_id)
+    first = await second_factor.confirm(ann.id, code, who, world.ledger)
+    again = await second_factor.confirm(ann.id, code, who, world.ledger)
+    assert (again.receipt.replayed, again.receipt.position) == (True, first.receipt.position)
+    assert (len(first.recovery_codes), again.recovery_codes) == (second_factor.RECOVERY_CODES, [])
+
+
+async def test_an_admin_removes_the_own_factor_as_everybody_does(
+    world: World, ann: domain_accounts.Account, phone: Authenticator
+) -> None:
+    """An admin's stolen session would be enough, without the password."""
+    who = msgspec.structs.replace(caller(ann.tenant_id), actor_id=ann.id)
+    with pytest.raises(second_factor.OwnFactor):
+        await second_factor.remove(ann.id, who, world.ledger)
+    await second_factor.remove(ann.id, msgspec.structs.replace(who, actor_id=ann.tenant_id), world.ledger)
+
+
+async def test_the_operator_lets_an_admin_in_whose_factor_is_lost(world: World, shop: UUID) -> None:
+    """After an import the account asks for codes of a secret that stayed at the old home: nobody could log in, for good."""
+    found = await world.ledger.find(shop, accounts.EMAIL, ["admin@shop.test"])
+    admin = await world.ledger.load(domain_accounts.Account, shop, found["admin@shop.test"])
+    await confirm(world, admin, Authenticator(await _secret(world, admin)).code())
+    appoint = admins.Appoint(email=admin.email, name="Ada", password="another long secret")
+    await admins.appoint(appoint, caller(shop), world.ledger, world.passwords)
+    command = accounts.LogIn(email=admin.email, password=appoint.password)
+    logged_in = await accounts.log_in(command, caller(shop), world.ledger, world.passwords)
+    assert not logged_in.account.second_factor
+    kinds = await world.ledger.secret_kinds(shop, admin.id)
+    assert not {second_factor.FACTOR, second_factor.PENDING} & set(kinds)
+
+
+async def _secret(world: World, account: domain_accounts.Account) -> str:
+    command = second_factor.Enrol(account_id=account.id, current_password=ANN.password)
+    return (await second_factor.enrol(command, "x", caller(account.tenant_id), world.ledger, world.passwords)).secret

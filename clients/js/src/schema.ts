@@ -411,7 +411,8 @@ export interface paths {
         get?: never;
         /**
          * Change
-         * @description Choose another password; 403 if the current one is not right. All other sessions end, and a mail says that it was done.
+         * @description Choose another password; 403 if the current one is not right, 429 after many that were not. All other sessions end, and a mail
+         *     says that it was done.
          */
         put: operations["changePassword"];
         post?: never;
@@ -554,7 +555,8 @@ export interface paths {
         put?: never;
         /**
          * Confirm
-         * @description From now on logging in takes a code. The recovery codes are for the loss of the authenticator. 403 if the code is wrong.
+         * @description From now on logging in takes a code. The recovery codes are for the loss of the authenticator; a repeat shows none. 403 if
+         *     the code is wrong, 409 after ten that were.
          */
         post: operations["confirmSecondFactor"];
         delete?: never;
@@ -594,7 +596,8 @@ export interface paths {
         put?: never;
         /**
          * Enrol
-         * @description Make a second factor, or another one. It counts from its confirmation on. 403 if the current password is not right.
+         * @description Make a second factor, or another one, which takes a code of the old one. It counts from its confirmation on, within 30 minutes.
+         *     403 if the current password or the code is not right, 422 without a code where one is needed.
          */
         post: operations["enrolSecondFactor"];
         delete?: never;
@@ -654,7 +657,8 @@ export interface paths {
         put?: never;
         /**
          * Remove
-         * @description The password alone is enough again. 403 if it is not right, 409 if the tenant lets nobody in without a second factor.
+         * @description The password alone is enough again. 403 if it or the code is not right, 422 without a code, 409 if the tenant lets nobody in
+         *     without a second factor.
          */
         post: operations["removeSecondFactor"];
         delete?: never;
@@ -676,7 +680,7 @@ export interface paths {
         /**
          * RemoveOf
          * @description For somebody who lost the authenticator and the recovery codes: the password alone is enough again, or another one has to be
-         *     made if the tenant wants one. A mail tells the person.
+         *     made if the tenant wants one. A mail tells the person. 409 for one's own.
          */
         delete: operations["removeSecondFactorOf"];
         options?: never;
@@ -1682,6 +1686,11 @@ export interface components {
                 [key: string]: unknown;
             };
         };
+        /** FactorBody */
+        FactorBody: {
+            current_password: string;
+            code?: string | null;
+        };
         /** Figures */
         Figures: {
             tenants: {
@@ -1854,6 +1863,11 @@ export interface components {
         "Page_api.transactions.resources.Transaction_": {
             data: components["schemas"]["Transaction"][];
             meta: components["schemas"]["PageMeta"];
+        };
+        /** PasswordBody */
+        PasswordBody: {
+            current_password: string;
+            password: string;
         };
         /** PriceBody */
         PriceBody: {
@@ -2273,15 +2287,6 @@ export interface components {
          * @enum {string}
          */
         accounts_account_Status: "active" | "deactivated" | "erased";
-        /** PasswordBody */
-        passwords_PasswordBody: {
-            current_password: string;
-            password: string;
-        };
-        /** PasswordBody */
-        second_factors_PasswordBody: {
-            current_password: string;
-        };
         /**
          * Status
          * @description active <-> suspended -> closed.
@@ -3712,8 +3717,8 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["passwords_PasswordBody"] | {
-                    user: components["schemas"]["passwords_PasswordBody"];
+                "application/json": components["schemas"]["PasswordBody"] | {
+                    user: components["schemas"]["PasswordBody"];
                 };
             };
         };
@@ -4058,8 +4063,8 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["second_factors_PasswordBody"] | {
-                    second_factor: components["schemas"]["second_factors_PasswordBody"];
+                "application/json": components["schemas"]["FactorBody"] | {
+                    second_factor: components["schemas"]["FactorBody"];
                 };
             };
         };
@@ -4179,8 +4184,8 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["second_factors_PasswordBody"] | {
-                    second_factor: components["schemas"]["second_factors_PasswordBody"];
+                "application/json": components["schemas"]["FactorBody"] | {
+                    second_factor: components["schemas"]["FactorBody"];
                 };
             };
         };
