@@ -70,9 +70,7 @@ async def appoint(command: Appoint, caller: Caller, ledger: Ledger, passwords: P
     secrets = [
         *account_commands.passworded(account, await passwords.hash(command.password)),
         *mailed.used(account.id, *mailed.BEGUN_BY_PASSWORD),
-        *second_factor.taken_away(
-            account
-        ),  # its secret does not travel, and who lost both could not remove it otherwise
+        *second_factor.taken_away(account),  # after an import its secret is nowhere
     ]
     account.change_password(accounts.PasswordSet.APPOINTED)
     ended = await sessions.ending_all(account.id, caller.tenant_id, "password set", ledger)

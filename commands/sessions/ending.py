@@ -26,6 +26,12 @@ ENDED_AT_ONCE_MAX = 20
 """Old sessions that a log-in ends on its way."""
 
 
+class End(msgspec.Struct, frozen=True, kw_only=True):
+    session_id: UUID
+    account_id: UUID
+    reason: str
+
+
 class Ending(msgspec.Struct, frozen=True, kw_only=True):
     """What an append carries that ends sessions: `append` takes it along."""
 
@@ -57,11 +63,16 @@ async def last_begun(account_id: UUID, tenant_id: UUID, ledger: Ledger) -> UUID 
 async def end(
     session_id: UUID, account_id: UUID, reason: str, caller: Caller, ledger: Ledger
 ) -> Receipt[accounts.Session]:
-    """One session of this account. Raises NotFound, also for somebody else's, and VersionConflict."""
-    session = await ledger.load(accounts.Session, caller.tenant_id, session_id)
-    if session.account_id != account_id:
-        raise errors.NotFound(accounts.Session.TOPIC, session_id)
-    session.revoke(reason)
+    """One session of this account; one that has ended stays so. Raises NotFound, also for somebody else's, and VersionConflict."""
+    return await _end(End(session_id=session_id, account_id=account_id, reason=reason), caller, ledger)
+
+
+@repeats.repeatable(accounts.Session)
+async def _end(command: End, caller: Caller, ledger: Ledger) -> Receipt[accounts.Session]:
+    session = await ledger.load(accounts.Session, caller.tenant_id, command.session_id)
+    if session.account_id != command.account_id:
+        raise errors.NotFound(accounts.Session.TOPIC, command.session_id)
+    session.revoke(command.reason)
     return await append(await of([session], caller.tenant_id, ledger), caller, ledger, session)
 
 

@@ -93,6 +93,25 @@ async def test_a_second_key_outlives_the_first(world: World, tenant_id: UUID) ->
         await revoked(world, tenant_id, first)
 
 
+async def test_a_second_key_that_is_asked_for_again_is_answered(world: World, tenant_id: UUID) -> None:
+    """The repeat finds two keys, as many as there can be: that is its own doing."""
+    one = await made(world, tenant_id)
+    who = caller(tenant_id)
+    first = await commands.issue_key(one.receipt.aggregate.id, who, world.ledger)
+    again = await commands.issue_key(one.receipt.aggregate.id, who, world.ledger)
+    assert (again.receipt.replayed, again.key_id, again.key) == (True, first.key_id, None)
+
+
+async def test_the_last_service_account_that_is_asked_for_again_is_answered(
+    world: World, tenant_id: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands, "OPEN_MAX", 1)
+    create = commands.Create(name="Auditor", scopes=["ledger:read"], may_give=["ledger:read"])
+    who = caller(tenant_id)
+    first, again = [await commands.make(create, who, world.ledger) for _ in range(2)]
+    assert (again.receipt.replayed, again.key_id, again.key) == (True, first.key_id, None)
+
+
 async def test_closing_ends_all_keys(world: World, tenant_id: UUID) -> None:
     first = await made(world, tenant_id)
     account_id = first.receipt.aggregate.id

@@ -150,6 +150,30 @@ async def test_logging_out_is_recorded_and_leaves_nothing_of_the_session(world: 
         await refresh(world, tenant_id, logged_in.refresh_token)
 
 
+@pytest.mark.parametrize("everywhere", [False, True])
+async def test_who_logs_out_twice_at_once_is_logged_out_and_told_so(
+    world: World, tenant_id: UUID, monkeypatch: pytest.MonkeyPatch, everywhere: bool
+) -> None:
+    """Two tabs do. A 409 would read as if the session were still there."""
+    account = await registered(world, tenant_id)
+    session_id = (await log_in(world, tenant_id)).session.aggregate.id
+    append = world.ledger.append
+
+    async def logs_out() -> Any:
+        if everywhere:
+            return await sessions.end_all(account.id, "logged out", caller(tenant_id), world.ledger)
+        return await sessions.end(session_id, account.id, "logged out", caller(tenant_id), world.ledger)
+
+    async def after_the_other(*given: Any, **more: Any) -> Any:
+        monkeypatch.setattr(world.ledger, "append", append)
+        await logs_out()
+        return await append(*given, **more)
+
+    monkeypatch.setattr(world.ledger, "append", after_the_other)
+    await logs_out()
+    assert await topics(world, tenant_id) == ["account.registered", "session.started", "session.revoked"]
+
+
 async def test_a_session_of_somebody_else_is_not_found(world: World, tenant_id: UUID) -> None:
     account = await registered(world, tenant_id)
     session_id = (await log_in(world, tenant_id)).session.aggregate.id
