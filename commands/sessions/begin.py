@@ -1,9 +1,11 @@
 """Beginning a session, and keeping it up by its refresh token."""
 
+import logging
 from datetime import UTC, datetime
 from uuid import UUID
 
 import msgspec
+import psycopg
 
 from commands.sessions import devices, ending, refresh_tokens
 from commands.sessions.devices import Device
@@ -13,6 +15,8 @@ from domain import accounts
 from ledger import codec, errors, ids
 from ledger.caller import Caller
 from ledger.store import Claim, Ledger, Receipt, Secret
+
+_log = logging.getLogger(__name__)
 
 TRIES_MAX = 10
 """Each that fails met another log-in of the same account; two passwords at a time are hashed in a process."""
@@ -42,7 +46,10 @@ async def start(
     token = refresh_tokens.new(caller.tenant_id, session.id, ledger.keyring.master)
     kept = await devices.seen(session, datetime.now(UTC), device, caller.tenant_id, ledger)
     receipt = await _start(session, before, token, kept, caller, ledger)
-    await ending.tidy(account.id, caller, ledger, limits)
+    try:
+        await ending.tidy(account.id, caller, ledger, limits)
+    except (psycopg.Error, errors.LedgerError) as error:  # the session stands; the next log-in does it
+        _log.warning("Old sessions could not be ended at a log-in: %s", type(error).__name__)
     return LoggedIn(account=account, session=receipt, refresh_token=token.text)
 
 

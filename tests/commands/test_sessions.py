@@ -286,6 +286,20 @@ async def test_a_log_in_ends_those_not_seen_for_longest_of_too_many(
     assert await is_revoked(world, tenant_id, second.session.aggregate.id)
 
 
+async def test_a_log_in_stands_though_old_sessions_cannot_be_ended(
+    world: World, tenant_id: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is told 503 logs in again, and leaves a session behind that nobody has the tokens of."""
+    await registered(world, tenant_id)
+
+    async def away(*_: Any) -> None:
+        raise errors.DatabaseAway
+
+    monkeypatch.setattr(ending, "tidy", away)
+    logged_in = await log_in(world, tenant_id)
+    await refresh(world, tenant_id, logged_in.refresh_token)
+
+
 async def test_a_log_in_ends_sessions_whose_time_is_over(world: World, tenant_id: UUID) -> None:
     account = await registered(world, tenant_id)
     old = await log_in(world, tenant_id)
