@@ -87,7 +87,8 @@ async def ready(request: HttpRequest, parts: NamedDependency[Parts]) -> Response
 )
 async def keys(request: HttpRequest) -> Response[dict[str, list[dict[str, Any]]]]:
     """The public keys of access tokens, as a JWK set (RFC 7517)."""
-    headers = {"Cache-Control": f"public, max-age={KEYS_CACHED_S}"}
+    # Always: a cache would give what it was told without an Origin to a page whose browser looks for one in the answer.
+    headers = {"Cache-Control": f"public, max-age={KEYS_CACHED_S}", "Vary": "Origin"}
     return Response(request.app.state.access_tokens.key_set(), headers=headers)
 
 

@@ -169,7 +169,7 @@ async def branding(
         raise commands.SlugUnknown(tenant.slug)
     shown = PublicBranding(slug=tenant.slug, **tenant.branding._asdict())
     return Response(
-        answers.Data(shown), headers={"Cache-Control": f"public, max-age={BRANDING_CACHED_S}", "Vary": "Host"}
+        answers.Data(shown), headers={"Cache-Control": f"public, max-age={BRANDING_CACHED_S}", "Vary": "Host, Origin"}
     )
 
 

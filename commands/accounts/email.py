@@ -44,7 +44,8 @@ async def ask_verification(command: UUID, caller: Caller, ledger: Ledger) -> Rec
 @repeatable(accounts.Account)
 async def verify(command: Confirm, caller: Caller, ledger: Ledger) -> Receipt[accounts.Account]:
     """`caller.tenant_id` is the token's. Raises MailedTokenInvalid, AccountDeactivated."""
-    account, _ = await _found(command.token, Purpose.VERIFY, caller, ledger)
+    account, kept = await _found(command.token, Purpose.VERIFY, caller, ledger)
+    await mailed.check_address(account, kept, ledger)
     account.verify_email()
     return await ledger.append(caller, account, secrets=mailed.used(account.id, Purpose.VERIFY))
 

@@ -62,11 +62,15 @@ async def answer(owner: UUID, sealed: bytes, caller: Caller, ledger: Ledger) -> 
         return
     if account.email == codec.ERASED or not account.active:
         return
-    made = mailed.make(caller.tenant_id, account_id, Purpose.RESET)
-    mail = mails.Mail(
-        template=mails.Template.RESET, to=account.email, name=account.name, token=made.token, good_until=made.good_until
-    )
     try:
+        made = await mailed.to_address(account, Purpose.RESET, ledger)
+        mail = mails.Mail(
+            template=mails.Template.RESET,
+            to=account.email,
+            name=account.name,
+            token=made.token,
+            good_until=made.good_until,
+        )
         letter = await mails.to_send(mail, caller.tenant_id, account_id, ledger)
         await ledger.append(caller, account, secrets=[made.secret, letter])
     except errors.SubjectErased:

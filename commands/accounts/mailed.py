@@ -42,6 +42,8 @@ LASTS = {
 BEGUN_BY_PASSWORD = (Purpose.RESET, Purpose.CHANGE)
 """What is good no more once the password is another one or the account deactivated: whoever knew the old password may have asked
 for another address, and would get the account by it."""
+ADDRESS = "mailed to"
+"""What the address that a token was mailed to is sealed for."""
 
 
 BETWEEN_MAILS = timedelta(minutes=1)
@@ -124,9 +126,23 @@ def used(owner_id: UUID, *purposes: Purpose) -> list[Secret]:
     return [Secret(owner_id, purpose, None) for purpose in purposes]
 
 
+async def to_address(account: accounts.Account, purpose: Purpose, ledger: Ledger) -> Made:
+    """One that is good as long as the account has the address that it has: its append carries no event, and so nobody notices if
+    the address changes meanwhile. Raises SubjectErased."""
+    sealed = await ledger.seal(account.tenant_id, account.id, ADDRESS, account.email.encode())
+    return make(account.tenant_id, account.id, purpose, sealed)
+
+
+async def check_address(account: accounts.Account, kept: Kept, ledger: Ledger) -> None:
+    """Raises MailedTokenInvalid: it went to a former address."""
+    clear = await ledger.unseal(account.tenant_id, account.id, ADDRESS, kept.sealed)
+    if clear is None or clear.decode() != account.email:
+        raise MailedTokenInvalid
+
+
 async def verifying(account: accounts.Account, ledger: Ledger) -> list[Secret]:
     """What an append carries that lets the person show that the address is theirs. Raises SubjectErased."""
-    made = make(account.tenant_id, account.id, Purpose.VERIFY)
+    made = await to_address(account, Purpose.VERIFY, ledger)
     mail = mails.Mail(
         template=mails.Template.VERIFY,
         to=account.email,

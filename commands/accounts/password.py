@@ -60,10 +60,11 @@ async def reset_password(
     """
     _, account_id = mailed.parse(command.token)
     account = await ledger.load_many(accounts.Account, caller.tenant_id, [account_id])  # before the token is looked at
-    await mailed.find(command.token, Purpose.RESET, ledger)
+    _, _, kept = await mailed.find(command.token, Purpose.RESET, ledger)
     found = account.get(account_id)
     if found is None or found.email == codec.ERASED:
         raise MailedTokenInvalid
+    await mailed.check_address(found, kept, ledger)
     accounts.check_password(command.new, email=found.email, name=found.name)
     hashed = await passwords.hash(command.new)
     found.change_password(accounts.PasswordSet.RESET)

@@ -100,6 +100,16 @@ async def test_a_page_of_a_tenants_own_host_may_read_its_answers(served: Served,
     assert "access-control-allow-credentials" not in answer.headers  # there are no cookies, and there shall be none
 
 
+async def test_what_caches_keep_for_everybody_varies_by_origin_also_where_none_was_said(
+    served: Served, a: House
+) -> None:
+    """A page of an allowed origin would be given the cached answer to somebody without one, and its browser refuse it."""
+    for path in ("/.well-known/jwks.json", f"/api/v1/tenant/branding?slug={a.slug}"):
+        answer = await served.client.get(path)
+        assert answer.headers["Cache-Control"].startswith("public")
+        assert "Origin" in answer.headers["vary"].split(", "), path
+
+
 async def test_no_other_page_may(served: Served, a: House) -> None:
     """A page that somebody was lured to could otherwise use the token that it was told."""
     await takes_host(a, "shop.alpha.example")

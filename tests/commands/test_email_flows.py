@@ -7,11 +7,11 @@ from uuid import UUID
 
 import pytest
 
-from commands import accounts, admins, privacy
+from commands import accounts, admins, mails, privacy
 from commands.accounts import administering, email, forgotten, mailed, password, registering
 from domain import accounts as domain_accounts
 from ledger import codec
-from tests.reactions.mailbox import Mailbox, token_in
+from tests.reactions.mailbox import TOKEN, Mailbox, token_in
 from tests.world import World, caller
 
 ANN = accounts.Register(email="Ann@Example.com", name="Ann Archer", password="correct horse battery", verify=True)
@@ -248,3 +248,26 @@ async def test_a_change_of_address_that_is_being_asked_for_while_the_password_ch
 async def reset_token(world: World, mailbox: Mailbox, account: domain_accounts.Account) -> str:
     await forgotten.ask(account.email, account.tenant_id, world.ledger)
     return token_in((await mailbox.fetch())[0])
+
+
+async def test_a_token_that_is_made_while_the_address_changes_is_not_good(
+    world: World, ann: domain_accounts.Account, mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has the former mailbox would reset the password a moment after the account left it."""
+    await mailbox.fetch()
+    await ask(world, ann)
+    token = token_in((await mailbox.fetch())[0])
+    to_send = mails.to_send
+
+    async def after_the_change(*given: Any) -> Any:
+        monkeypatch.setattr(mails, "to_send", to_send)
+        await change(world, ann.tenant_id, token)
+        return await to_send(*given)
+
+    await forgotten.ask(ANN.email, ann.tenant_id, world.ledger)
+    monkeypatch.setattr(mails, "to_send", after_the_change)
+    letters = await mailbox.fetch()
+    (made,) = [token for each in letters for token in TOKEN.findall(each.get_content())]
+    resetting = password.ResetPassword(token=made, new="another long secret")
+    with pytest.raises(mailed.MailedTokenInvalid):
+        await password.reset_password(resetting, caller(ann.tenant_id), world.ledger, world.passwords)
