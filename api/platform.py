@@ -167,7 +167,8 @@ class PlatformController(Controller):
     ) -> Response[answers.Data[tenants.Tenant]]:
         """How much it may use. What it has already it keeps."""
         command = tenant_settings.Limit(limits=Limits(**msgspec.structs.asdict(data)), version=sender.version)
-        return await _changed(await tenant_settings.limit(command, _there(tenant_id, sender), sender.ledger), sender)
+        receipt = await tenant_settings.limit(command, _there(tenant_id, sender), sender.ledger)
+        return await _changed(receipt, "limitTenant", sender)
 
     @post(
         "/tenants/{tenant_id:uuid}/suspension",
@@ -182,7 +183,8 @@ class PlatformController(Controller):
     ) -> Response[answers.Data[tenants.Tenant]]:
         """No token of the tenant counts any more, within two seconds everywhere, and its feeds end. Its data stay."""
         command = tenant_settings.Suspend(reason=data.reason, version=sender.version)
-        return await _changed(await tenant_settings.suspend(command, _there(tenant_id, sender), sender.ledger), sender)
+        receipt = await tenant_settings.suspend(command, _there(tenant_id, sender), sender.ledger)
+        return await _changed(receipt, "suspendTenant", sender)
 
     @delete(
         "/tenants/{tenant_id:uuid}/suspension",
@@ -233,8 +235,11 @@ def _there(tenant_id: UUID, sender: Sender) -> Caller:
     return msgspec.structs.replace(sender.caller, tenant_id=tenant_id)
 
 
-async def _changed(receipt: Receipt[Tenant], sender: Sender) -> Response[answers.Data[tenants.Tenant]]:
+async def _changed(receipt: Receipt[Tenant], what: str, sender: Sender) -> Response[answers.Data[tenants.Tenant]]:
+    """The answer shows the tenant: where nothing of the command is in its stream, because it was so already, the look is."""
     tenant = receipt.aggregate
+    if tenant.modified_on != receipt.recorded_at:
+        await looks.look(tenant.id, what, sender.caller, sender.ledger)
     return answers.one(tenants.of(tenant), await _position(sender), version=tenant.version)
 
 

@@ -26,7 +26,7 @@ class HostTaken(refusals.Conflict):
 
 class PlatformStays(refusals.Conflict):
     def __init__(self) -> None:
-        super().__init__("The platform's own tenant cannot be suspended", PLATFORM_ID, "Name another one")
+        super().__init__("The platform's own tenant cannot be suspended or limited", PLATFORM_ID, "Name another one")
 
 
 class Brand(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,7 +83,11 @@ async def configure(command: Configure, caller: Caller, ledger: Ledger) -> Recei
 
 @repeatable(Tenant)
 async def limit(command: Limit, caller: Caller, ledger: Ledger) -> Receipt[Tenant]:
-    """Raises NotFound, TenantUnknown, VersionConflict and what `Tenant.limit` raises."""
+    """Raises PlatformStays, NotFound, TenantUnknown, VersionConflict and what `Tenant.limit` raises."""
+    if (
+        caller.tenant_id == PLATFORM_ID and command.limits != Limits()
+    ):  # no super admin could lift it: all are its callers
+        raise PlatformStays
     tenant = await _load(command.version, caller, ledger)
     tenant.limit(command.limits)
     return await ledger.append(caller, tenant)

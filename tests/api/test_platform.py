@@ -34,6 +34,22 @@ async def test_each_look_into_a_tenant_stands_in_its_own_stream(served: Served, 
     assert json.loads(entries[0]["metadata"])["role"] == "super_admin"
 
 
+async def test_a_change_that_changes_nothing_is_a_look(served: Served, a: House, root: Person) -> None:
+    """It is answered with the whole tenant: whoever sends the limits that there are could look without a trace."""
+
+    async def recorded() -> list[str]:
+        return [each.topic for each in await a.ledger.entries(a.id, head, 100)]
+
+    head, path = (await a.ledger.head(a.id)).position, f"/platform/tenants/{a.id}"
+    unlimited = {"users": None, "requests_per_minute": None, "events_per_day": None}
+    shown = await served.ask(root, "PUT", f"{path}/limits", json=unlimited)
+    assert (shown.status_code, shown.json()["data"]["slug"]) == (200, "alpha")
+    assert await recorded() == ["tenant.looked_into"]
+    for _ in range(2):
+        assert (await served.post(root, f"{path}/suspension", {"reason": "unpaid"})).status_code == 200
+    assert await recorded() == ["tenant.looked_into", "tenant.suspended", "tenant.looked_into"]
+
+
 async def test_what_is_asked_of_all_tenants_is_recorded_once_on_the_platform(
     served: Served, a: House, b: House, root: Person
 ) -> None:

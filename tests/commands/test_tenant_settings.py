@@ -104,6 +104,15 @@ async def test_suspending_and_resuming_is_known_at_once_here(world: World) -> No
     await tenant_settings.check_open(a, world.ledger)
 
 
+async def test_the_platform_is_not_limited(world: World) -> None:
+    """All super admins are its callers: nobody could ask for the limit to be lifted."""
+    await tenants.ensure_platform(world.ledger)
+    command = tenant_settings.Limit(limits=Limits(requests_per_minute=0))
+    with pytest.raises(tenant_settings.PlatformStays):
+        await tenant_settings.limit(command, caller(PLATFORM_ID), world.ledger)
+    await tenant_settings.limit(tenant_settings.Limit(limits=Limits()), caller(PLATFORM_ID), world.ledger)
+
+
 async def test_the_platform_is_not_suspended(world: World) -> None:
     """Nobody could lift it."""
     await made(world, "a")
