@@ -17,11 +17,13 @@ export class Client {
     #session;
     #refreshing = null;
     #onSession;
+    #storedSession;
     constructor(options) {
         this.baseUrl = options.baseUrl.replace(/\/+$/, "");
         this.fetch = options.fetch ?? ((...given) => globalThis.fetch(...given));
         this.#session = options.session ?? null;
         this.#onSession = options.onSession ?? (() => { });
+        this.#storedSession = options.storedSession ?? null;
     }
     get session() {
         return this.#session;
@@ -96,6 +98,22 @@ export class Client {
         return this.#refreshing;
     }
     async #refresh() {
+        const stored = this.#storedSession;
+        if (stored === null)
+            return this.#exchange();
+        const inTurn = async () => {
+            const newest = stored();
+            if (newest !== null && newest.refreshToken !== this.#session?.refreshToken) {
+                this.#session = newest;
+                if (newest.expiresAt - Date.now() >= REFRESH_BEFORE_MS)
+                    return;
+            }
+            await this.#exchange();
+        };
+        const locks = globalThis.navigator?.locks; // not in Node, nor on pages that came over plain http
+        return locks === undefined ? inTurn() : locks.request(`bitnexus refresh ${this.baseUrl}`, inTurn);
+    }
+    async #exchange() {
         const body = { refresh_token: this.#session?.refreshToken ?? "" };
         const response = await this.fetch(`${this.baseUrl}/api/v1/auth/refresh`, json("POST", body));
         if (response.ok) {
