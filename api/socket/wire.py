@@ -10,15 +10,21 @@ import socket
 from typing import Any
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame
 from websockets.http11 import Request
 from websockets.protocol import State
 
-from api.socket.protocol import frames
+from api.socket.protocol import frames, pace
 
 EXTENSION = "bitnexus.wire"
 WAITING_BYTES_MAX = 1024 * 1024
 WAITING_FRAMES_MAX = 2_000
 """A client that has not read more than this is let go. A frame of few bytes costs memory as well."""
+DRAINED_BYTES = 16 * 1024
+"""A transport's low water mark: who has no more waiting is read from as fast as it is written to. Over a slow line nothing
+waiting may never be seen."""
+FRAGMENTS_MAX = 1_000
+"""Of one message. An empty one adds nothing to its bytes, which are bounded elsewhere, and still is kept."""
 CLOSE_S = 5.0
 """For the client's answer to our close. Who does not read will not answer."""
 
@@ -40,7 +46,8 @@ class Wire(WebSocketsSansIOProtocol):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._heard_at = self.loop.time()
-        self._frames = 0  # written since nothing was waiting
+        self._frames = 0  # written since so little was waiting that it counts as nothing
+        self._pace: pace.Pace | None = None  # of what the application never sees: pings, pongs and fragments
 
     @property
     def silent_s(self) -> float:
@@ -58,9 +65,9 @@ class Wire(WebSocketsSansIOProtocol):
             return True
         transport = self.transport
         waiting = transport.get_write_buffer_size()
-        if waiting == 0:
+        if waiting <= DRAINED_BYTES:
             self._frames = 0
-        elif waiting + len(frame) > WAITING_BYTES_MAX or self._frames >= WAITING_FRAMES_MAX:
+        if (waiting and waiting + len(frame) > WAITING_BYTES_MAX) or self._frames >= WAITING_FRAMES_MAX:
             return False
         self._frames += 1
         transport.write(frame)
@@ -105,6 +112,38 @@ class Wire(WebSocketsSansIOProtocol):
     def data_received(self, data: bytes) -> None:
         self._heard_at = self.loop.time()
         super().data_received(data)
+
+    def handle_ping(self) -> None:
+        """Its pong is written, unless the client sends without end or does not read."""
+        if self.gone or not self._keeps_pace():
+            self.conn.data_to_send()
+        elif self.transport.get_write_buffer_size() > WAITING_BYTES_MAX:
+            self.transport.abort()
+        else:
+            super().handle_ping()
+
+    def handle_pong(self, event: Frame) -> None:
+        if not self.gone and self._keeps_pace():
+            super().handle_pong(event)
+
+    def handle_cont(self, event: Frame) -> None:
+        if self.gone or not self._keeps_pace():
+            self.frames = []
+        elif len(self.frames) >= FRAGMENTS_MAX:
+            self.frames = []
+            self.hang_up(1009, f"a message of more than {FRAGMENTS_MAX} fragments")
+        else:
+            super().handle_cont(event)
+
+    def _keeps_pace(self) -> bool:
+        """False: too many, and it is closed. Whole messages are read more slowly instead, where they are received."""
+        now_s = self.loop.time()
+        if self._pace is None:
+            self._pace = pace.Pace(now_s)
+        if self._pace.take(now_s, 0) > 0.0:
+            self.hang_up(1008, "too many pings, pongs or fragments")
+            return False
+        return True
 
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)
