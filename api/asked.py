@@ -242,15 +242,18 @@ class Reader:
             async def ask_copy(source: replica.Source) -> T:
                 await self._wait(source, views, position, replica.WAIT_S_MAX)
                 found = await ask(source)
-                if position is not None and found.position < position:  # it was begun anew, from an earlier moment
-                    raise positions.ViewBehind(views[0], found.position, position)
+                if position is not None:
+                    source.reached.check(self.tenant_id, views, found.position, position)
                 return found
 
             with suppress(replica.NotAnswered):
                 return await copy.read(ask_copy)
         primary = self.parts.primary
         await self._wait(primary, views, position, positions.WAIT_S_MAX)
-        return await ask(primary)
+        found = await ask(primary)
+        if position is not None:
+            primary.reached.check(self.tenant_id, views, found.position, position)
+        return found
 
     async def _wait(self, source: replica.Source, views: Sequence[str], position: int | None, timeout_s: float) -> None:
         if position is not None and any(source.reached.at(self.tenant_id, view) < position for view in views):

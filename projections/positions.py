@@ -95,6 +95,20 @@ class Reached:
         for callback in tuple(self._callbacks):
             callback(tenant_id, view, position)
 
+    def check(self, tenant_id: UUID, views: Sequence[str], position: int, wanted: int) -> None:
+        """`position` is where a query found the views that were at `wanted` before.
+
+        Raises ViewBehind if they are not: the database came back from an earlier moment, and what was known is forgotten.
+        """
+        if position < wanted:
+            for view in views:
+                self._known.pop((tenant_id, view), None)
+            raise ViewBehind(views[0], position, wanted)
+
+    def forget(self) -> None:
+        """The database may have come back from another moment."""
+        self._known.clear()
+
     async def wait(self, tenant_id: UUID, views: Sequence[str], position: int, timeout_s: float = WAIT_S_MAX) -> None:
         """Come back when all of these views have reached the position.
 

@@ -379,6 +379,7 @@ class Worker:
         )
         await self._disconnect()
         self._at.clear()  # the database may have come back from another moment
+        self._reached.forget()
         self.offer(tenant_id, target)
         with suppress(TimeoutError):
             await asyncio.wait_for(self._closing.wait(), self._reconnect_s)

@@ -121,20 +121,22 @@ async def of(parts: Parts, tenant_id: UUID, entries: Sequence[read.Entry]) -> li
     """
     told = [(entry, _BY_TOPIC[entry.topic]) for entry in entries if entry.topic in _BY_TOPIC]
     slices = {each.view: each for _, each in told}
+    last = {each.view: entry.position for entry, each in told}
     for view in slices:
-        last = max(entry.position for entry, each in told if each.view == view)
-        await parts.reached.wait(tenant_id, [view], last)
+        await parts.reached.wait(tenant_id, [view], last[view])
     rows: dict[tuple[str, UUID], Any] = {}
     if slices:
         async with parts.pool.connection() as connection:
             for view, each in slices.items():
                 ids = list({entry.originator_id for entry, of_entry in told if of_entry is each})
                 found = await each.rows(connection, tenant_id, ids)
+                parts.reached.check(tenant_id, [view], found.position, last[view])
                 rows |= {(view, row.id): row for row in found.rows}
+    found_rows = [(entry, each, rows.get((each.view, entry.originator_id))) for entry, each in told]
     return [
-        _message(tenant_id, entry, each, rows[each.view, entry.originator_id], parts.tokens.token)
-        for entry, each in told
-        if (each.view, entry.originator_id) in rows  # not of an event that its view has parked
+        _message(tenant_id, entry, each, row, parts.tokens.token)
+        for entry, each, row in found_rows
+        if row is not None and row.position >= entry.position  # not of an event that its view has parked
     ]
 
 

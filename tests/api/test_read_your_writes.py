@@ -73,3 +73,25 @@ async def test_a_query_whose_view_does_not_get_there_is_told_to_come_back(
         assert shown.status_code == 200
     await app.state.feed.close()
     await reached.close()
+
+
+async def test_a_database_that_came_back_from_an_earlier_moment_shows_nothing_older_as_newer(
+    served: Served, a: House, world: World
+) -> None:
+    """After a crash the views stand where they were last written to disk, and a process remembers that they were further."""
+    reached = Reached(connections.connector(world.database.app_url, "projector"))
+    app = create_app(dataclasses.replace(served.parts, reached=reached))
+    waiting = Served(app, served.parts)
+    await a.lists()
+    await served.views_reach(a)
+    async with waiting.client, world.projector.connection() as connection, connection.transaction():
+        await connection.execute("SELECT FROM views.positions WHERE tenant_id = %s FOR UPDATE", (a.id,))
+        await a.lists("CUP")
+        head = (await a.ledger.head(a.id)).position
+        reached.moved(a.id, "products", head)
+        behind = await waiting.get(a.admin, "/products", headers={"X-Position": str(head)})
+        assert behind.status_code == 503
+        assert reached.at(a.id, "products") == 0
+        free = asyncio.create_task(served.views_reach(a))
+    await free
+    await reached.close()

@@ -2,13 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from uuid import UUID
+from typing import cast
+from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 import pytest_asyncio
 
 from bitnexus import database as connections
-from projections import catalogue, cross_tenant, generations, positions, products, sales, stream
+from projections import catalogue, cross_tenant, generations, leases, positions, products, sales, stream, worker
 from tests.projections.conftest import PATIENCE_S, Connection, StartProcess, project
 from tests.projections.story import Story
 from tests.world import World
@@ -126,3 +128,15 @@ async def test_lag_counts_what_is_not_in_the_view_yet(
     ]
     seconds = {each.view: each.seconds_behind for each in lag}
     assert seconds["refunds"] >= seconds["products"] > 0 == seconds["sales"]
+
+
+async def test_a_worker_that_lost_the_database_relies_on_nothing_that_it_knew(
+    elsewhere: positions.Reached, tenant_id: UUID
+) -> None:
+    """Views are committed without waiting for the disk: after a crash they stand earlier."""
+    held = leases.Leases(uuid4(), [products.VIEW])
+    at_work = worker.Worker(products.VIEW, elsewhere._connect, cast(stream.Stream, None), elsewhere, held, 1)
+    at_work._closing.set()  # so that it does not wait before it connects again
+    elsewhere.moved(tenant_id, "products", 3)
+    await at_work._outage(tenant_id, 3, psycopg.OperationalError("gone"))
+    assert elsewhere.at(tenant_id, "products") == 0
