@@ -40,7 +40,5 @@ async def test_a_refund_that_its_view_has_parked_is_not_told_with_the_sale_as_it
     entries = await a.ledger.entries(a.id, before, 10)
     assert "transaction_refunded" in [each.name for each in await messages.of(served.parts, a.id, entries)]
     async with world.projector.connection() as connection:
-        await connection.execute(
-            "UPDATE views.transactions SET position = %s WHERE tenant_id = %s", (before, a.id)
-        )
+        await connection.execute("UPDATE views.transactions SET position = %s WHERE tenant_id = %s", (before, a.id))
     assert "transaction_refunded" not in [each.name for each in await messages.of(served.parts, a.id, entries)]
