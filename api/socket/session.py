@@ -17,8 +17,12 @@ HANDLE_S = 10.0
 SILENT_S = 30.0
 """Without a poll the client is gone."""
 ROOM_BYTES = 64 * 1024
-TAKING_MAX = 4
-"""Requests whose frames wait to be handled. Clients send the next one when the last was answered."""
+UNHANDLED_FRAMES_MAX = 2_000
+UNHANDLED_BYTES_MAX = 2 * 1024 * 1024
+"""Of requests that wait for those before them, and the one that is being handled: it, and one more of the longest there is. Old
+clients send a request for each frame without waiting for the last one's answer."""
+FRAMES_AT_ONCE = 100
+"""Then the event loop has its turn."""
 
 
 class Told(NamedTuple):
@@ -46,7 +50,7 @@ class Session:
         self._room.set()
         self._polls = 0
         self._handling = asyncio.Lock()
-        self._taking = 0
+        self._unhandled_frames = self._unhandled_bytes = 0
         self._dead = False
         self._loop = asyncio.get_running_loop()
         self._pace = pace.Pace(self._loop.time())
@@ -112,30 +116,38 @@ class Session:
         return Told(200, messages) if messages else Told(204)
 
     async def take(self, received: Sequence[str | bytes]) -> Told:
-        """Handles frames in order, no faster than a WebSocket's. 408 if it takes too long, or if a frame broke the protocol."""
+        """Handles frames in order, no faster than a WebSocket's. 408 if they are too many, or take too long, or if one broke the protocol; after each of these the
+        client gives the session up, so it ends, and nothing of what it sent is done behind its back."""
         if self._dead:
             return DEAD
-        if self._taking >= TAKING_MAX:
-            return Told(408)
-        self._taking += 1
-        handling = asyncio.create_task(self._take(received), name="longpoll-handle")
-        done, _ = await asyncio.wait([handling], timeout=HANDLE_S)
-        if not done:
-            return Told(408)
-        handling.result()
-        return Told(408 if self._dead else 200)
+        size = sum(map(len, received))
+        self._unhandled_frames += len(received)
+        self._unhandled_bytes += size
+        try:
+            if self._unhandled_frames > UNHANDLED_FRAMES_MAX or self._unhandled_bytes > UNHANDLED_BYTES_MAX:
+                self.end()
+                return Told(408)
+            handling = asyncio.create_task(self._take(received), name="longpoll-handle")
+            done, _ = await asyncio.wait([handling], timeout=HANDLE_S)
+            if not done:
+                self.end()
+                return Told(408)
+            handling.result()
+            return Told(408 if self._dead else 200)
+        finally:
+            self._unhandled_frames -= len(received)
+            self._unhandled_bytes -= size
 
     async def _take(self, received: Sequence[str | bytes]) -> None:
-        try:
-            async with self._handling:
-                for data in received:
-                    if (wait_s := self._pace.take(self._loop.time(), len(data))) > 0.0:
-                        await asyncio.sleep(wait_s)
-                    if self._dead:
-                        return
-                    await self.client.receive(data)
-        finally:
-            self._taking -= 1
+        async with self._handling:
+            for n, data in enumerate(received, start=1):
+                if (wait_s := self._pace.take(self._loop.time(), len(data))) > 0.0:
+                    await asyncio.sleep(wait_s)
+                if self._dead:
+                    return
+                await self.client.receive(data)
+                if n % FRAMES_AT_ONCE == 0:
+                    await asyncio.sleep(0)
 
     def _ended_meanwhile(self) -> bool:
         return self._dead
