@@ -67,9 +67,7 @@ class Feed:
             self._release(tail)
             raise
         if listener.position == tail.position:
-            listener.go_live()
-        if ADMIN_PROJECTIONS in topics:
-            self._lags.look()
+            self._go_live(listener)
         if self._watch is None:
             self._watch = asyncio.create_task(self._end_when_stopping(), name="feed-stopping")
         return listener
@@ -99,7 +97,7 @@ class Feed:
             else:
                 await self._deliver_stretch(listener)
         if not listener.ended:
-            listener.go_live()
+            self._go_live(listener)
 
     async def close(self) -> None:
         """Ends all listeners and tails."""
@@ -133,6 +131,11 @@ class Feed:
                 await sink.drained()
         listener.passed(stretch.end)
         await sink.drained()
+
+    def _go_live(self, listener: Listener) -> None:
+        listener.go_live()
+        if ADMIN_PROJECTIONS in listener.topics:
+            self._lags.look(listener.tail.tenant_id)
 
     def _all(self) -> list[Tail]:
         return list(self._tails.values())

@@ -31,8 +31,9 @@ class Lags:
         self._told: dict[UUID, dict[str, bytes]] = {}  # by tenant and view
         self._task: asyncio.Task[None] | None = None
 
-    def look(self) -> None:
-        """Somebody listens: begin, unless it has begun."""
+    def look(self, tenant_id: UUID) -> None:
+        """Somebody of the tenant listens from now on: begin, unless it has begun, and tell how far the views are in any case."""
+        self._told.pop(tenant_id, None)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run(), name="feed-lags")
 
@@ -55,7 +56,7 @@ class Lags:
     async def _tell(self, tail: Tail) -> None:
         async with self._parts.pool.connection() as connection:
             lags = await cross_tenant.lag_of_tenant(connection, tail.tenant_id, _NAMES)
-        told = self._told[tail.tenant_id]
+        told = self._told.setdefault(tail.tenant_id, {})
         for lag in lags:
             shown = projections.of_lag(lag, self._parts.tokens.token(tail.tenant_id, lag.position))
             data = _encode(shown)
