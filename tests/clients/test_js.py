@@ -76,7 +76,7 @@ def test_it_does_against_a_real_server_what_it_promises(built: None, database: D
         CREDENTIALS=json.dumps(credentials),
     )
     assert "# fail 0" in told, told
-    assert "# pass 12" in told, told
+    assert "# pass 14" in told, told
 
 
 def test_the_page_of_the_demo_has_the_client_as_it_is(built: None) -> None:

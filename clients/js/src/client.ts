@@ -72,6 +72,7 @@ export class Client {
   async logIn(credentials: { email: string; password: string; tenant?: string }): Promise<void> {
     const response = await this.fetch(`${this.baseUrl}/api/v1/auth/login`, json("POST", credentials));
     if (!response.ok) throw await Problem.of(response);
+    this.position = null; // of whoever was logged in before
     this.#begin((await response.json()) as SessionBody);
   }
 
@@ -203,6 +204,7 @@ export class Client {
   }
 
   #end(): void {
+    this.position = null; // nobody else's tenant knows it
     this.#session = null;
     this.#onSession(null);
   }

@@ -72,7 +72,6 @@ export class Feed {
       try {
         await this.#listen();
       } catch (error) {
-        if (!(error instanceof Problem) && !(this.#connection?.signal.aborted ?? false)) this.#failures += 1;
         await this.#recover(error);
       }
       if (!this.#closed) await this.#wait();
@@ -130,6 +129,7 @@ export class Feed {
     if (this.#closed) return;
     try {
       if (!(error instanceof Problem)) {
+        this.#failures += 1;
         if (error instanceof Error && error.name !== "AbortError" && !(error instanceof TypeError)) this.#options.onError?.(error);
       } else if (error.status === 401 && this.#client.session !== null) {
         await this.#client.refresh();

@@ -1,6 +1,6 @@
 /** Against a server that answers what a real one seldom does. */
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { mock, test } from "node:test";
 
 import { Client } from "../dist/index.js";
 
@@ -86,4 +86,45 @@ test("an event whose handling failed comes again", async () => {
   await client.feed({ onEvent, onError: (error) => errors.push(error.message) }).ended;
   assert.deepEqual(asked.map((each) => each.from), [null, "p1", "p2"]);
   assert.deepEqual([handled, errors], [2, ["the page's own"]]);
+});
+
+test("a server that cannot be reached is asked more and more seldom", async () => {
+  const real = globalThis.setTimeout;
+  const waited = [];
+  mock.method(globalThis, "setTimeout", (wake, afterMs) => {
+    if (afterMs !== 45_000) waited.push(afterMs); // but for the watchdog
+    return real(wake, 0);
+  });
+  const away = () => {
+    throw new TypeError("fetch failed");
+  };
+  const { fetch } = answering(away, away, away, away, problem(403));
+  await new Client({ baseUrl: "http://api.test", session, fetch }).feed({ onEvent: () => {} }).ended;
+  mock.restoreAll();
+  assert.equal(waited.length, 4);
+  for (const [n, afterMs] of waited.entries()) {
+    const most = 1_000 * 2 ** (n + 1);
+    assert.ok(most / 2 <= afterMs && afterMs <= most, `${waited}`);
+  }
+});
+
+test("whoever logs in next is not asked for what the last one did", async () => {
+  const done = () => Response.json({ data: {} }, { status: 202, headers: { "X-Position": "p1" } });
+  const login = { email: "a@a.test", password: "x" };
+  for (const leave of [(client) => client.logOut(), async () => {}]) {
+    const answers = [done, done, tokens];
+    const positions = [];
+    const fetch = async (url, init) => {
+      positions.push(init.headers.get("X-Position"));
+      return (answers.shift() ?? done)();
+    };
+    const client = new Client({ baseUrl: "http://api.test", session, fetch });
+    await client.post("/api/v1/products", { body: {} });
+    assert.equal(client.position, "p1");
+    await leave(client);
+    if (client.session !== null) answers.shift();
+    await client.logIn(login);
+    await client.get("/api/v1/products");
+    assert.equal(positions.at(-1), null);
+  }
 });
