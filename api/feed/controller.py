@@ -66,8 +66,10 @@ class FeedController(Controller):
         listened = topics.seen_by(who) if wanted is None else topics.asked_for(who, wanted)
         queue = Queue(encode, position or 0)
         listener = await feed.join(who.tenant_id, listened, queue, position)
+        # In the step of the event loop in which it joined: from the next one on something may be queued, and its mark told too soon.
+        begin = b"retry: %d\n%b" % (RETRY_MS, mark(parts.tokens.token(who.tenant_id, listener.position)))
         compressed = compression.takes_gzip(request.headers.get("accept-encoding"))
-        return _EventStream(_Connection(feed, parts, who, queue, listener, compressed))
+        return _EventStream(_Connection(feed, parts, who, queue, listener, begin, compressed))
 
     @post("/tickets", operation_id="issueFeedTicket", operation_class=answers.Grant, guards=[may("feed:read")])
     async def issue_ticket(
@@ -110,8 +112,11 @@ class _Connection(ASGIResponse):
 
     compressed = 0  # of all: how many have a compressor
 
-    def __init__(self, feed: Feed, parts: Parts, who: Who, queue: Queue, listener: Listener, takes_gzip: bool) -> None:
+    def __init__(
+        self, feed: Feed, parts: Parts, who: Who, queue: Queue, listener: Listener, begin: bytes, takes_gzip: bool
+    ) -> None:
         super().__init__(media_type="text/event-stream")
+        self._begin = begin
         self._takes_gzip = takes_gzip
         self._feed = feed
         self._parts = parts
@@ -153,6 +158,9 @@ class _Connection(ASGIResponse):
         except (psycopg.Error, positions.ViewBehind, positions.TooManyWaiters) as error:
             _log.warning("A listener's stream ends, it will come back: %s", error)
             self._queue.end()
+        except Exception:  # noqa: BLE001  the edge of a supervised task
+            _log.exception("A listener's past could not be told: its stream ends, it will come back")
+            self._queue.end()
         else:
             self._queue.put(self._mark())
 
@@ -167,7 +175,6 @@ class _Connection(ASGIResponse):
             _Connection.compressed -= 1
 
     async def _write_by(self, writer: compression.Writer, send: Send) -> None:
-        begin = b"retry: %d\n%b" % (RETRY_MS, self._mark())  # now: from the next step on something may be queued
         headers = [
             (b"content-type", b"text/event-stream; charset=utf-8"),
             (b"cache-control", b"no-store"),
@@ -177,7 +184,7 @@ class _Connection(ASGIResponse):
         if writer.name is not None:
             headers.append((b"content-encoding", writer.name))
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await _send(send, writer.chunk(begin))
+        await _send(send, writer.chunk(self._begin))
         while not self._queue.ended.is_set():
             expires_in_s = self._who.expires_at - time.time()
             if expires_in_s <= 0:

@@ -215,6 +215,38 @@ async def test_a_quiet_listener_moves_on(
                 assert (block.name, block.data) == (None, None)
 
 
+async def test_where_a_stream_begins_is_before_what_happens_meanwhile(
+    served: Served, address: str, a: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is cut off after the first id and resumes from there must not miss what was queued behind it."""
+    head = (await a.ledger.head(a.id)).position
+    begun = controller._Connection.__call__
+
+    async def late(connection: Any, *arguments: Any) -> None:
+        await a.lists("MUG")
+        await connection._queue.wake.wait()
+        await begun(connection, *arguments)
+
+    monkeypatch.setattr(controller._Connection, "__call__", late)
+    async with stream(address, a.user) as opened:
+        assert opened.last_id == served.parts.tokens.token(a.id, head)
+        assert (await opened.event()).data["sku"] == "MUG"
+
+
+async def test_a_stream_whose_past_cannot_be_told_ends(
+    served: Served, address: str, a: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be kept alive by its marks, and tell nothing for ever."""
+    head = (await a.ledger.head(a.id)).position
+
+    async def broken(listener: tail.Listener) -> None:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(served.app.state.feed, "catch_up", broken)
+    async with stream(address, a.user, served.parts.tokens.token(a.id, head - 1)) as opened:
+        await opened.ends()
+
+
 async def test_the_query_can_say_where_to_begin_and_the_header_goes_before_it(
     served: Served, address: str, a: House
 ) -> None:
