@@ -33,6 +33,7 @@ export class Client {
         const response = await this.fetch(`${this.baseUrl}/api/v1/auth/login`, json("POST", credentials));
         if (!response.ok)
             throw await Problem.of(response);
+        this.position = null; // of whoever was logged in before
         this.#begin((await response.json()));
     }
     async logOut() {
@@ -161,6 +162,7 @@ export class Client {
         this.#onSession(this.#session);
     }
     #end() {
+        this.position = null; // nobody else's tenant knows it
         this.#session = null;
         this.#onSession(null);
     }

@@ -37,8 +37,6 @@ export class Feed {
                 await this.#listen();
             }
             catch (error) {
-                if (!(error instanceof Problem) && !(this.#connection?.signal.aborted ?? false))
-                    this.#failures += 1;
                 await this.#recover(error);
             }
             if (!this.#closed)
@@ -105,6 +103,7 @@ export class Feed {
             return;
         try {
             if (!(error instanceof Problem)) {
+                this.#failures += 1;
                 if (error instanceof Error && error.name !== "AbortError" && !(error instanceof TypeError))
                     this.#options.onError?.(error);
             }
