@@ -28,6 +28,8 @@ NEWS_BYTES_MAX = 7_500
 """Of one text. A payload may have 8,000."""
 NEWS_WAITING_MAX = 1_000
 """While there is no connection: then the oldest are lost, as any may be."""
+NEWS_AT_ONCE = 50
+"""Then a wake that came meanwhile is sent: some 10 ms."""
 
 _log = logging.getLogger(__name__)
 
@@ -113,8 +115,10 @@ class Waker:
                 some = [self._unsent.popitem() for _ in range(min(len(self._unsent), TENANTS_PER_NOTIFY_MAX))]
                 payload = msgspec.json.encode([self._origin, some]).decode()
                 await connection.execute("SELECT pg_notify(%s, %s)", (CHANNEL, payload))
-            while self._unsaid:
+            for _ in range(min(len(self._unsaid), NEWS_AT_ONCE)):
                 await connection.execute("SELECT pg_notify(%s, %s)", (NEWS, self._origin + self._unsaid.popleft()))
+            if self._unsaid:
+                self._wake.set()
             await asyncio.sleep(GATHER_S)
 
     async def _listen(self, connection: AsyncConnection[TupleRow]) -> None:

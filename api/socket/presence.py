@@ -28,6 +28,9 @@ PRESENT_MAX = 2_000
 """On one topic. Whoever comes then sees who is there and is not shown: the state is a frame, and 300 KiB by then."""
 ENTRIES_PER_NEWS = 20
 """Of about 200 bytes: within what one piece of news may have."""
+NEWS_AT_ONCE = 100
+PORTIONS_S = 0.1
+"""Between two portions of NEWS_AT_ONCE when all entries are told, so that the waker, which keeps 1,000 of them, loses none."""
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):
@@ -106,6 +109,7 @@ class Presence:
         self._went: list[Entry] = []
         self._unsaid: tuple[list[Entry], list[str]] = ([], [])  # not told to other processes yet
         self._gathering: asyncio.TimerHandle | None = None
+        self._saying_all: asyncio.Task[None] | None = None
         self._task: asyncio.Task[None] | None = None
         self._unsubscribe = parts.waker.hear(self._hear)
 
@@ -142,12 +146,13 @@ class Presence:
 
     async def close(self) -> None:
         """The others are told that everybody here has gone."""
+        tasks = [task for task in (self._task, self._saying_all) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._flush()
         self._unsubscribe()
         self._unsubscribe = lambda: None
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
 
     # Entries
 
@@ -178,7 +183,10 @@ class Presence:
         if self._gathering is not None:
             self._gathering.cancel()
             self._gathering = None
-        came, went = self._came, self._went
+        # Who went and was heard of again is there, and who came and went is not: clients add those who join, then take those
+        # away who leave.
+        came = {entry.ref: entry for entry in self._came if entry.ref in self._entries}.values()
+        went = [entry for entry in self._went if entry.ref not in self._entries]
         self._came, self._went = [], []
         changed: dict[_Topic, tuple[list[Entry], list[Entry]]] = defaultdict(lambda: ([], []))
         for index, entries in enumerate((came, went)):
@@ -200,6 +208,9 @@ class Presence:
     # Other processes
 
     def _say_changes(self) -> None:
+        """After all entries, if they are being told: their parts are of one version, and changes follow in order."""
+        if self._saying_all is not None and not self._saying_all.done():
+            return
         came, went = self._unsaid
         self._unsaid = ([], [])
         gone = set(went)
@@ -215,12 +226,21 @@ class Presence:
         assert len(text) <= waker.NEWS_BYTES_MAX
         self._parts.waker.say(text)
 
-    def _say_all(self) -> None:
-        self._flush()  # so that the version is that of what follows
-        own = [self._entries[ref] for ref in self._own]
+    def _begin_saying_all(self) -> None:
+        """Whoever asks while it is under way, and misses a part, asks again at the next beat."""
+        if self._saying_all is None or self._saying_all.done():
+            self._flush()  # so that the version is that of what follows
+            own = [self._entries[ref] for ref in self._own]
+            self._saying_all = asyncio.create_task(self._say_all(own, self._version), name="presence-all")
+
+    async def _say_all(self, own: list[Entry], version: int) -> None:
         parts = [own[at : at + ENTRIES_PER_NEWS] for at in range(0, len(own), ENTRIES_PER_NEWS)] or [[]]
         for n, some in enumerate(parts):
-            self._say(News(self._process, self._version, some, parts=(n, len(parts))))
+            self._say(News(self._process, version, some, parts=(n, len(parts))))
+            if (n + 1) % NEWS_AT_ONCE == 0:
+                await asyncio.sleep(PORTIONS_S)
+        self._saying_all = None
+        self._say_changes()
 
     def _hear(self, text: str) -> None:
         try:
@@ -229,7 +249,7 @@ class Presence:
             return  # a newer release's
         if news.wants is not None:
             if news.wants == self._process:
-                self._say_all()
+                self._begin_saying_all()
             return
         peer = self._peers.setdefault(news.process, _Peer())
         peer.heard_at = time.monotonic()

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from typing import cast
 from uuid import UUID
 
 import msgspec
@@ -10,6 +11,7 @@ import psycopg
 import pytest
 import pytest_asyncio
 from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
 
 from bitnexus import database as connections
 from ledger import ids, waker
@@ -225,3 +227,25 @@ async def test_what_a_process_says_the_others_hear_in_order(database: Database, 
     forget()
     with pytest.raises(ValueError, match="Say it in parts"):
         here.say("é" * 4_000)
+
+
+async def test_much_news_does_not_hold_up_a_wake() -> None:
+    """Presence has thousands of entries to tell when another process comes; events are told within milliseconds meanwhile."""
+    tenant_id = ids.new_id()
+    sent: list[str] = []
+
+    class Connection:
+        async def execute(self, statement: str, values: tuple[str, str]) -> None:
+            sent.append(values[0])
+            if len(sent) == 10:
+                busy.moved(tenant_id, 1)
+            if len(sent) == 501:
+                raise psycopg.OperationalError("enough")
+
+    busy = Waker(cast(waker.Connect, object()))
+    for n in range(500):
+        busy.say(str(n))
+    with pytest.raises(psycopg.OperationalError):
+        await busy._send(cast(AsyncConnection[TupleRow], Connection()))
+    assert sent.index(CHANNEL) <= 10 + waker.NEWS_AT_ONCE
+    assert sent.count(waker.NEWS) == 500
