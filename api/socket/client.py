@@ -3,7 +3,9 @@
 import asyncio
 import logging
 import secrets
+import time
 from collections.abc import Sequence
+from math import inf
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
@@ -29,6 +31,9 @@ PATTERNS = tuple(
 )
 WITH_PRESENCE = (f"{topics.TENANT}:*", f"{topics.ADMIN}:*")
 """Where many meet. A join that says `"presence": true` is there, and is told who else is."""
+
+MARK_S = 15.0
+"""Between two positions told to a channel whose join says `"positions": true`: as often as the other feeds tell theirs."""
 
 _log = logging.getLogger(__name__)
 
@@ -65,10 +70,11 @@ class Shared(NamedTuple):
 class _Member:
     """A joined topic."""
 
-    __slots__ = ("listener", "resuming", "watcher")
+    __slots__ = ("is_marked", "listener", "resuming", "watcher")
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: Listener, *, is_marked: bool) -> None:
         self.listener = listener
+        self.is_marked = is_marked  # is told where the stream is, when it hears nothing else
         self.watcher: Watcher | None = None  # if it asked who is there
         self.resuming: asyncio.Task[None] | None = None
 
@@ -76,7 +82,7 @@ class _Member:
 class Client:
     """One connection. Touched by the event loop's thread only; `receive` is called for one frame after the other."""
 
-    __slots__ = ("_connection", "_line", "_members", "_no_end", "_shared", "encode", "id", "who")
+    __slots__ = ("_connection", "_line", "_mark_at", "_members", "_no_end", "_shared", "encode", "id", "who")
 
     def __init__(
         self,
@@ -93,6 +99,7 @@ class Client:
         self._line = line
         self._connection = Connection(serializer, PATTERNS)
         self._members: dict[str, _Member] = {}
+        self._mark_at = inf  # in seconds since 1970
         self._no_end = shared.parts.ledger.revocations.on_end(who.tenant_id, who.session_id, self._session_ended)
 
     @property
@@ -116,11 +123,22 @@ class Client:
             self.close(Code.GONE, "the access token expired")
         else:
             self._do_now(self._connection.tick(self._line.silent_s))
+            if now_s >= self._mark_at:
+                self._mark(now_s)
 
     def lost(self) -> None:
         """The connection is gone. Again changes nothing."""
         self._no_end()
         self._do_now(self._connection.lost())
+
+    def _mark(self, now_s: float) -> None:
+        """In one step of the event loop: whatever is up to these positions was written before."""
+        marked = [(topic, member) for topic, member in self._members.items() if member.is_marked]
+        self._mark_at = now_s + MARK_S if marked else inf
+        for topic, member in marked:
+            if member.listener.live:
+                at = self._shared.parts.tokens.token(self.who.tenant_id, member.listener.position)
+                self._do_now(self._connection.push(topic, "position", frames.encoded({"position": at})))
 
     def _session_ended(self, suspended: bool) -> None:
         self.close(Code.GONE, "the tenant is suspended" if suspended else "the session has ended")
@@ -183,10 +201,14 @@ class Client:
             self._shared.feed.leave(listener)
             return []
         # All in the step of the event loop in which it joined: nothing is delivered before the reply.
-        member = self._members[join.topic] = _Member(listener)
+        wanted = join.payload if isinstance(join.payload, dict) else {}
+        member = _Member(listener, is_marked=wanted.get("positions") is True)
+        self._members[join.topic] = member
+        if member.is_marked:
+            self._mark_at = min(self._mark_at, time.time() + MARK_S)
         at = self._shared.parts.tokens.token(self.who.tenant_id, listener.tail.position)
         self._do_now(self._connection.accepted(frames.encoded({"position": at})))
-        if join.pattern in WITH_PRESENCE and isinstance(join.payload, dict) and join.payload.get("presence") is True:
+        if join.pattern in WITH_PRESENCE and wanted.get("presence") is True:
             self._watch(join.topic, member)
         if not listener.live and not self.closed:
             member.resuming = asyncio.create_task(self._resume(join.topic, member), name="socket-resume")

@@ -7,6 +7,7 @@ import pytest
 from websockets.asyncio.client import connect
 
 from api.feed import feed as feeds
+from api.socket import client, sockets
 from domain import accounts, tenants
 from projections import catalogue
 from tests.api import house
@@ -270,3 +271,23 @@ async def test_admins_are_told_how_far_the_views_are(served: Served, address: st
                 pass
         shown = (await served.get(a.admin, "/admin/projections")).json()["data"]
         assert set(lag) == set(shown[0])
+
+
+async def test_a_channel_that_hears_nothing_moves_on_if_it_asks_for_that(
+    served: Served, address: str, a: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else whoever sees little of a busy tenant is told at each return to fetch all anew."""
+    monkeypatch.setattr(client, "MARK_S", 0.05)
+    monkeypatch.setattr(sockets, "LOOK_S", 0.05)
+    topic = f"transaction:{a.user.id}"
+    async with talk(address, a.user) as user, talk(address, a.user) as old:
+        await old.join(topic)
+        await user.join(topic, payload={"positions": True})
+        await a.refunds_the_unknown()
+        head = served.parts.tokens.token(a.id, (await a.ledger.head(a.id)).position)
+        told: Any = [None] * 5
+        async with asyncio.timeout(PATIENCE_S):
+            while told[4] != {"position": head}:
+                told = await user.hear()
+                assert told[:4] == ["j", None, topic, "position"]
+        await old.beat()
