@@ -95,9 +95,27 @@ WHERE k.view = ANY (%(views)s) AND (%(tenants)s::uuid[] IS NULL OR k.tenant_id =
 ORDER BY k.view, k.tenant_id, k.originator_id, k.position LIMIT %(limit)s
 """
 
+MOVED: LiteralString = """
+SELECT h.tenant_id FROM unnest(%(tenants)s::uuid[], %(positions)s::bigint[]) AS x (tenant_id, position)
+JOIN ledger.heads h ON h.tenant_id = x.tenant_id WHERE h.position > x.position
+"""
+
 TENANTS: LiteralString = "SELECT tenant_id FROM ledger.heads ORDER BY tenant_id"
 
-STATEMENTS = (BEHIND, POSITIONS, LAG, LAG_OF_BUSIEST, CLAIM, BEAT, LEAVE, FED, PARKED, TENANTS, *platform.STATEMENTS)
+STATEMENTS = (
+    BEHIND,
+    POSITIONS,
+    LAG,
+    LAG_OF_BUSIEST,
+    CLAIM,
+    BEAT,
+    LEAVE,
+    FED,
+    PARKED,
+    MOVED,
+    TENANTS,
+    *platform.STATEMENTS,
+)
 
 
 class Parked(msgspec.Struct, frozen=True):
@@ -176,6 +194,13 @@ async def positions(connection: Connection, wanted: Sequence[tuple[UUID, str]]) 
     parameters = {"tenants": [tenant_id for tenant_id, _ in wanted], "views": [view for _, view in wanted]}
     cursor = await connection.execute(POSITIONS, parameters, binary=True)
     return [(tenant_id, view, position) for tenant_id, view, position in await cursor.fetchall()]
+
+
+async def moved(connection: Connection, known: Sequence[tuple[UUID, int]]) -> list[UUID]:
+    """The tenants whose streams are beyond the known positions."""
+    parameters = {"tenants": [tenant_id for tenant_id, _ in known], "positions": [position for _, position in known]}
+    cursor = await connection.execute(MOVED, parameters, binary=True)
+    return [tenant_id for (tenant_id,) in await cursor.fetchall()]
 
 
 async def lag(connection: Connection, views: Sequence[str], tenants: Sequence[UUID] | None = None) -> list[Lag]:

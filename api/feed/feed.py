@@ -8,6 +8,7 @@ import asyncio
 from uuid import UUID
 
 from api import errors
+from api.feed.heads import Heads
 from api.feed.lags import Lags
 from api.feed.past import Past
 from api.feed.tail import BYTES_AT_ONCE, Listener, Sink, Tail
@@ -27,6 +28,7 @@ class Feed:
         self._parts = parts
         self._past = Past(parts)
         self._lags = Lags(parts, self._all)
+        self._heads = Heads(parts, self._all)
         self._tails: dict[UUID, Tail] = {}
         self._ending: set[asyncio.Task[None]] = set()
         self._watch: asyncio.Task[None] | None = None
@@ -55,6 +57,7 @@ class Feed:
         tail = self._tails.get(tenant_id)
         if tail is None or tail.task.done():
             tail = self._tails[tenant_id] = Tail(self._parts, tenant_id)
+            self._heads.look()
         tail.users += 1
         try:
             await tail.started()
@@ -112,6 +115,7 @@ class Feed:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._past.close()
         await self._lags.close()
+        await self._heads.close()
 
     async def _deliver_stretch(self, listener: Listener) -> None:
         stretch = await self._past.after(listener.tail.tenant_id, listener.position, listener.tail.position)

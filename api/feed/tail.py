@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from contextlib import suppress
 from typing import Protocol
 from uuid import UUID
 
@@ -13,8 +12,6 @@ from api.feed.messages import Encoding, Frame, Message
 from api.parts import Parts
 from projections import positions
 
-POLL_S = 1.0
-"""What no wake told is found after this."""
 RETRY_S = 0.5
 EVENTS_PER_READ = 500
 BYTES_AT_ONCE = 64 * 1024
@@ -131,7 +128,7 @@ class Tail:
         self.users = 0  # listeners, and those that are about to be; counted by the feed
         self.listeners: set[Listener] = set()
         self.index = Index()
-        self.wake = asyncio.Event()
+        self.wake = asyncio.Event()  # the stream has moved, perhaps
         self.ended = False  # its position moves no more
         self._closing = False
         loop = asyncio.get_running_loop()
@@ -168,9 +165,7 @@ class Tail:
 
     async def _follow(self) -> None:
         while not self._closing:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(POLL_S):
-                    await self.wake.wait()
+            await self.wake.wait()
             self.wake.clear()
             try:
                 await self._advance()

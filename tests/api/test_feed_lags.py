@@ -21,7 +21,7 @@ async def test_who_comes_back_and_who_comes_later_hears_how_far_the_views_are(
     served: Served, a: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lags, "LOOK_S", 0.05)
-    monkeypatch.setattr(lags.projections, "of_lag", lambda lag, token: {"view": lag.view})  # nothing changes
+    monkeypatch.setattr("api.projections.of_lag", lambda lag, token: {"view": lag.view})  # nothing changes
     live: feed.Feed = served.app.state.feed
     await a.lists()
     await served.views_reach(a)
