@@ -49,7 +49,7 @@ async def show(reader: Reader, resource: Resource, id: UUID, *, sees_all: bool =
         raise ledger_errors.NotFound(resource.name, id)
     personal = [row.columns[column] for column in resource.personal]
     body = _filled(entry.pieces, [*personal, reader.shown(row.columns[-1])])
-    version = etags.version(row.version, erased=codec.ERASED in personal)
+    version = etags.version(row.version, erased=codec.ERASED in personal, generation=row.stamp.generation)
     return Found(body, reader.shown(found.position), version)
 
 

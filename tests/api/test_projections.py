@@ -39,6 +39,22 @@ async def test_a_rebuild_is_asked_for_and_looked_at(served: Served, a: House) ->
     assert "still has another generation: 1 (ready)" in again.json()["detail"]
 
 
+async def test_what_was_rebuilt_is_sent_again_to_who_has_it(served: Served, a: House) -> None:
+    """A rebuild mends what is shown, and the resource's version stays as it is."""
+    product = await a.lists()
+    await served.views_reach(a)
+    path = f"/products/{product.id}"
+    first = await served.get(a.admin, path)
+    assert first.headers["ETag"] == '"1"'
+    assert (await served.post(a.admin, REBUILD, None)).status_code == 202
+    assert (await rebuilt(served, a))["switched"]
+    second = await served.get(a.admin, path, headers={"If-None-Match": '"1"'})
+    assert (second.status_code, second.headers["ETag"]) == (200, '"1-g2"')
+    assert (await served.get(a.admin, path, headers={"If-None-Match": '"1-g2"'})).status_code == 304
+    changed = await served.ask(a.admin, "PATCH", path, json={"name": "x"}, headers={"If-Match": '"1-g2"'})
+    assert (changed.status_code, changed.headers["ETag"]) == (200, '"2"')
+
+
 async def test_an_unknown_view_is_not_found(served: Served, a: House) -> None:
     answer = await served.client.post("/api/v1/admin/projections/profits/rebuild", headers=a.admin.headers)
     assert answer.status_code == 404
