@@ -116,8 +116,8 @@ class Session:
         return Told(200, messages) if messages else Told(204)
 
     async def take(self, received: Sequence[str | bytes]) -> Told:
-        """Handles frames in order, no faster than a WebSocket's. 408 if they are too many, or take too long, or if one broke the protocol; after each of these the
-        client gives the session up, so it ends, and nothing of what it sent is done behind its back."""
+        """Handles frames in order, no faster than a WebSocket's. 408 if they are too many, or take too long, or if one broke the
+        protocol; after each of these the client gives the session up, so it ends, and nothing is done behind its back."""
         if self._dead:
             return DEAD
         size = sum(map(len, received))

@@ -68,9 +68,8 @@ async def test_few_bodies_wait_for_a_slow_session(
         monkeypatch.setattr(pace, "FRAMES_PER_S", 1)
         await page.open()
         told = await asyncio.gather(*(page.say(*[HEARTBEAT] * 3) for _ in range(9)))
-        assert set(told) == {408}
-        (kept,) = served.app.state.sessions._sessions.values()
-        assert kept._taking == session.TAKING_MAX
+        assert set(told) <= {408, 410}
+        assert not served.app.state.sessions._sessions
 
 
 async def test_a_session_has_so_many_sockets(small: str, a: House) -> None:
