@@ -206,10 +206,22 @@ class Rates:
         scope["state"]["rate"] = bucket
         return None if self._take(bucket, now) else bucket
 
+    def check(self, scope: Scope) -> None:
+        """Takes nothing yet: `charge` does if nobody known asks. Raises RateLimited if the address has none left."""
+        policy, now = self.policies.address, monotonic()
+        if policy is not None:
+            bucket = self._of_client(scope, policy, now)
+            if bucket.tokens + (now - bucket.at) * bucket.per_s < 1.0:
+                raise _refused(bucket)
+
+    async def charge(self, scope: Scope) -> None:
+        """As `anonymous`, with `later`. Raises RateLimited."""
+        if (unleased := self.anonymous(scope)) is not None:
+            await self.later(unleased, partial(self.anonymous, scope))
+
     def at_once(self, scope: Scope) -> None:
         """As `anonymous`, where nothing can wait. Raises RateLimited, also for want of a lease."""
-        unleased = self.anonymous(scope)
-        if unleased is not None:
+        if (unleased := self.anonymous(scope)) is not None:
             raise _refused(unleased)
 
     async def ready(self, scope: Scope) -> None:
@@ -274,10 +286,9 @@ class Rates:
 
     async def pushed(self, who: Who) -> None:
         """As `known`, of a command that came over a socket. Raises RateLimited."""
-        scope = cast(Scope, {"state": {}})
-        unleased = self.known(scope, who)
-        if unleased is not None:
-            await self.later(unleased, partial(self.known, scope, who))
+        take = partial(self.known, cast(Scope, {"state": {}}), who)
+        if (unleased := take()) is not None:
+            await self.later(unleased, take)
 
     def pending(self, limit: int) -> list[Bucket]:
         """Those to be reported now, at most `limit`."""

@@ -387,7 +387,9 @@ def test_a_command_is_never_sent_twice_by_the_balancer(balancer: list[str]) -> N
 def test_the_balancers_own_errors_are_problem_details(balancer: list[str]) -> None:
     """A client that parses every error as JSON would trip over a page of HTML."""
     errors = [line for line in balancer if line.startswith("http-error status ")]
-    assert [line.split()[2] for line in errors] == ["502", "503", "504"]
+    assert [line.split()[2] for line in errors] == ["502", "503", "504"] * 2
+    errors, of_long_polls = errors[:3], errors[3:]
+    assert all("""string '{"status":500}'""" in line for line in of_long_polls)  # all else ends the npm client for good
     for line in errors:
         body = re.fullmatch(r"http-error status \d+ content-type application/problem\+json string '(.+)'.*", line)
         assert body is not None, line

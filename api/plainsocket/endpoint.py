@@ -1,12 +1,11 @@
 """The ASGI side of a plain WebSocket: who is taken in."""
 
-import logging
 import time
 
 from litestar.datastructures import State
 from litestar.types import Receive, Send, WebSocketScope
 
-from api import errors, headers
+from api import errors, headers, rates
 from api.feed import tickets
 from api.plainsocket.client import Client
 from api.rights import Who
@@ -14,8 +13,6 @@ from api.socket import endpoint, handshake
 from api.socket.sockets import Sockets
 
 PATH = "/api/v1/feed/ws"
-
-_log = logging.getLogger(__name__)
 
 
 async def websocket(state: State, scope: WebSocketScope, receive: Receive, send: Send) -> None:
@@ -29,9 +26,10 @@ async def websocket(state: State, scope: WebSocketScope, receive: Receive, send:
         who = await _who(state, scope)
         if who is not None and sockets.is_full_for(who.session_id):
             raise handshake.Refused("the session has as many sockets as it may have")
-    except handshake.Refused as refusal:
-        _log.info("A socket was refused: %s", refusal)
-        await send({"type": "websocket.close", "code": 1008, "reason": ""})  # before an accept it is 403
+        # Whoever says later who he is counts for the address, or anybody could hold sockets for nothing.
+        await (state.parts.rates.charge(scope) if who is None else state.parts.rates.pushed(who))
+    except (handshake.Refused, rates.RateLimited) as refusal:
+        await endpoint.refuse(state.parts, scope, send, refusal)
         return
     line = endpoint.wire_of(scope)
     await send({"type": "websocket.accept", "subprotocol": None, "headers": []})

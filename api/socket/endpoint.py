@@ -3,13 +3,14 @@
 import asyncio
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Protocol
 
 from litestar import asgi
 from litestar.datastructures import State
 from litestar.types import Receive, Scope, Send, WebSocketScope
 
-from api import rights
+from api import rates, rights
 from api.parts import Parts
 from api.socket import encodings, handshake, wire
 from api.socket.client import Client
@@ -46,9 +47,9 @@ async def websocket(state: State, scope: WebSocketScope, receive: Receive, send:
         taken = await handshake.shake_hands(scope, parts.socket_origins, state.authenticate)
         if sockets.is_full_for(taken.who.session_id):
             raise handshake.Refused("the session has as many sockets as it may have")
-    except handshake.Refused as refusal:
-        _log.info("A socket was refused: %s", refusal)
-        await send({"type": "websocket.close", "code": 1008, "reason": ""})  # before an accept it is 403
+        await parts.rates.pushed(taken.who)  # it counts as a request of the user's
+    except (handshake.Refused, rates.RateLimited) as refusal:
+        await refuse(parts, scope, send, refusal)
         return
     line = wire_of(scope)
     await send({"type": "websocket.accept", "subprotocol": taken.subprotocol, "headers": []})
@@ -60,6 +61,17 @@ async def websocket(state: State, scope: WebSocketScope, receive: Receive, send:
         await converse(client, line, receive)
     finally:
         sockets.remove(client)
+
+
+async def refuse(
+    parts: Parts, scope: WebSocketScope, send: Send, refusal: "handshake.Refused | rates.RateLimited"
+) -> None:
+    """403, as the socket is not accepted. The address is charged for whoever was not known."""
+    _log.info("A socket was refused: %s", refusal)
+    if isinstance(refusal, handshake.Refused):
+        with suppress(rates.RateLimited):  # its next one is refused at once
+            await parts.rates.charge(scope)
+    await send({"type": "websocket.close", "code": 1008, "reason": ""})
 
 
 async def converse(client: Receiver, line: wire.Wire, receive: Receive) -> None:

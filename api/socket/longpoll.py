@@ -4,6 +4,7 @@ import base64
 import binascii
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -12,7 +13,7 @@ from litestar import Litestar, asgi
 from litestar.enums import ScopeType
 from litestar.types import Receive, Scope, Send
 
-from api import bodies, headers, rights
+from api import bodies, headers, rates, rights
 from api.socket import encodings, handshake
 from api.socket.client import Client
 from api.socket.session import DEAD, Session
@@ -32,7 +33,8 @@ _ALWAYS = (
 
 
 class _Unreadable(Exception):
-    """The body is none of ours. `status` is HTTP's."""
+    """The body is none of ours, or nobody reads it now. `status` is HTTP's, and there is no body: the client takes a `status` in one
+    for its own protocol's."""
 
     def __init__(self, status: int) -> None:
         super().__init__(f"HTTP {status}")
@@ -58,6 +60,8 @@ async def longpoll(scope: Scope, receive: Receive, send: Send) -> None:
         told = await (_get(scope, app) if method == "GET" else _post(scope, app, receive))
     except handshake.Refused as refusal:
         _log.info("A long poll was refused: %s", refusal)
+        with suppress(rates.RateLimited):  # the next one is refused
+            await app.state.parts.rates.charge(scope)
         told = {"status": 403}
     except _Unreadable as error:
         await _respond(send, error.status, b"")
@@ -66,7 +70,7 @@ async def longpoll(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def _get(scope: Scope, app: Litestar) -> dict[str, Any]:
-    """Raises Refused."""
+    """Raises Refused, _Unreadable."""
     sessions: Sessions = app.state.sessions
     token, name = _session(scope, sessions)
     if name is not None:
@@ -80,13 +84,16 @@ async def _post(scope: Scope, app: Litestar, receive: Receive) -> dict[str, Any]
     """Raises _Unreadable."""
     sessions: Sessions = app.state.sessions
     token, name = _session(scope, sessions)
+    if name is None:
+        with suppress(rates.RateLimited):
+            await app.state.parts.rates.charge(scope)
+        return {"status": DEAD.status}
     received = _frames(scope, await _body(receive))
-    told = DEAD if name is None else await sessions.take(token, name, received)
-    return {"status": told.status}
+    return {"status": (await sessions.take(token, name, received)).status}
 
 
 async def _open(scope: Scope, app: Litestar) -> str:
-    """A new session's token. Raises Refused."""
+    """A new session's token. Raises Refused, _Unreadable."""
     sessions: Sessions = app.state.sessions
     sockets: Sockets = app.state.sockets
     if sockets.full:
@@ -99,6 +106,10 @@ async def _open(scope: Scope, app: Litestar) -> str:
     who = await handshake.authenticated(token, app.state.authenticate)
     if sockets.is_full_for(who.session_id):
         raise handshake.Refused("the session has as many sockets as it may have")
+    try:
+        await app.state.parts.rates.pushed(who)  # it counts as a request of the user's
+    except rates.RateLimited as limited:
+        raise _Unreadable(429) from limited
 
     def ended(session: Session) -> None:
         sessions.remove(session)

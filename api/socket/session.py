@@ -91,6 +91,10 @@ class Session:
         """What waits, or what comes within POLL_S. A poll that is under way ends with nothing when another one comes."""
         if self._dead:
             return DEAD
+        if (wait_s := self._pace.take(self._loop.time(), 0)) > 0.0:  # nothing else limits polls
+            await asyncio.sleep(min(wait_s, POLL_S))
+            if self._ended_meanwhile():
+                return DEAD
         self._timer.cancel()
         self._polls += 1
         mine = self._polls

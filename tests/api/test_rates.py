@@ -263,18 +263,21 @@ def test_an_address_is_kept_as_a_hash_that_needs_the_key() -> None:
     assert first.hashed("203.0.113.7") == limited().hashed("203.0.113.7") != second.hashed("203.0.113.7")
 
 
-async def test_sockets_are_opened_as_often_as_the_limit_of_addresses_allows(parts: Parts) -> None:
-    """Each costs a check of a token, and holds a connection."""
+async def test_sockets_are_refused_where_the_limit_of_the_address_is_reached(parts: Parts) -> None:
+    """Each costs a check of a token. One that is good costs the address nothing: a thousand pages may be behind it."""
     opened: list[str] = []
     said: list[Any] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         opened.append(scope["state"]["request_id"])
+        if len(opened) > 10:
+            await limits.charge(scope)
 
     async def send(message: Any) -> None:
         said.append(message)
 
-    around: Any = edge.Edge(app, dataclasses.replace(parts, rates=limited(address=FIVE["address"])), set(), frozenset())
-    for _ in range(7):
+    limits = limited(address=FIVE["address"])
+    around: Any = edge.Edge(app, dataclasses.replace(parts, rates=limits), set(), frozenset())
+    for _ in range(17):
         await around({**scope(), "type": "websocket", "headers": [], "path": "/socket"}, None, send)
-    assert (len(set(opened)), [each["type"] for each in said]) == (5, ["websocket.close"] * 2)
+    assert (len(set(opened)), [each["type"] for each in said]) == (15, ["websocket.close"] * 2)

@@ -31,7 +31,7 @@ async def small(served: Served) -> AsyncIterator[str]:
 async def test_pushes_count_as_requests_of_the_user(served: Served, address: str, a: House) -> None:
     """By a socket a runaway page would get round the limits of its user and of its tenant."""
     await a.lists()
-    served.parts.rates.policies = Policies(user=Policy("user", 3, 60.0))
+    served.parts.rates.policies = Policies(user=Policy("user", 4, 60.0))  # the first for the socket
     topic, sale = f"transaction:{a.user.id}", {"lines": [{"sku": "MUG", "quantity": 1}]}
     async with talk(address, a.user) as user:
         await user.join(topic)
@@ -70,6 +70,31 @@ async def test_few_bodies_wait_for_a_slow_session(
         told = await asyncio.gather(*(page.say(*[HEARTBEAT] * 3) for _ in range(9)))
         assert set(told) <= {408, 410}
         assert not served.app.state.sessions._sessions
+
+
+async def test_a_thousand_pages_behind_one_address_come_back_and_who_guesses_tokens_does_not(
+    served: Served, address: str, a: House
+) -> None:
+    """After a restart all come at once, and a page of long polling asks anew after each message."""
+    served.parts.rates.policies = Policies(address=Policy("address", 5, 60.0))
+    for _ in range(10):
+        async with talk(address, a.user):
+            pass
+    async with poller(a.user, address) as page, poller(None, address) as nobody:
+        await page.open()
+        for _ in range(10):
+            assert await page.say(HEARTBEAT) == 200
+            assert (await page.poll())["status"] == 200
+        feed = f"{address.replace('http', 'ws')}/api/v1/feed/ws"
+        assert (await refused(f"{address.replace('http', 'ws')}/socket/websocket?vsn=2.0.0&token=x"))[0] == 403
+        assert (await refused(feed, additional_headers={"Authorization": "Bearer x"}))[0] == 403
+        assert (await nobody.poll())["status"] == 403
+        assert await nobody.say(HEARTBEAT) == 410
+        async with plain.talk(address, None):
+            pass
+        assert (await refused(url(address, a.user)))[0] == 403
+        answer = await page.ask("GET")
+        assert (answer.status_code, answer.content) == (429, b"")  # the npm client gives up for ever if it reads 429
 
 
 async def test_a_session_has_so_many_sockets(small: str, a: House) -> None:
