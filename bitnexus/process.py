@@ -12,7 +12,7 @@ from bitnexus.installation import Installation
 from bitnexus.settings import Hashing
 from commands.passwords import Passwords
 from domain import catalogue
-from ledger import lookups, telemetry
+from ledger import listener, lookups
 from ledger.appender import Appender
 from ledger.codec import Codec
 from ledger.keyring import Keyring, Watcher
@@ -66,7 +66,7 @@ async def running(
     *,
     projecting: bool,
     hashing: Hashing = DEFAULT_HASHING,
-    appends: telemetry.Appends | None = None,
+    appends: listener.Listener = listener.NOBODY,
 ) -> AsyncIterator[Process]:
     """At the end accepted commands are finished first, then the batches in flight, then connections are let go.
 

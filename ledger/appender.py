@@ -18,11 +18,10 @@ from uuid import UUID
 
 import msgspec
 import psycopg
-from prometheus_client import CollectorRegistry
 from psycopg import errors as pg
 from psycopg.pq.abc import PGresult
 
-from ledger import arrays, chain, errors, lane, revocations, telemetry, told
+from ledger import arrays, chain, errors, lane, listener, revocations, told
 from ledger.waker import Waker
 
 COMMANDS_PER_FLUSH_MAX = 1_000
@@ -123,8 +122,8 @@ class Appender:
     `connect` gives connections of the app role in autocommit.
     """
 
-    def __init__(self, connect: lane.Connect, waker: Waker, tells: telemetry.Appends | None = None) -> None:
-        self.telemetry = tells or telemetry.Appends(CollectorRegistry())
+    def __init__(self, connect: lane.Connect, waker: Waker, tells: listener.Listener = listener.NOBODY) -> None:
+        self.listener = tells
         self._connect = connect
         self._waker = waker
         self._lane = lane.Lane(connect, STATEMENTS, HEAD_WAIT_MS)
@@ -211,11 +210,11 @@ class Appender:
 
     def _flushed(self, batch: list[_Waiting], begun: float, found: "asyncio.Future[PGresult]") -> None:
         if not found.cancelled() and found.exception() is None:
-            self.telemetry.flushed(len(batch), perf_counter() - begun)
+            self.listener.flushed(len(batch), perf_counter() - begun)
             self._answer(batch, found.result())
             self._landed()
         else:
-            self.telemetry.flush_failures.inc()
+            self.listener.failed()
             self._supervise(self._repair(batch, found), batch).add_done_callback(lambda _: self._landed())
 
     def _landed(self) -> None:

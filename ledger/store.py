@@ -183,7 +183,7 @@ class Ledger:
         try:
             appended = await self._appender.submit(command)
         except errors.LedgerError as error:
-            self._appender.telemetry.refused(error)
+            self._appender.listener.refused(error)
             raise
         self.keyring.drop((caller.tenant_id, subject) for subject in erases)
         if appended.outcome is not None:

@@ -11,22 +11,22 @@ SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 
 
 class Appends:
-    """One an appender; its metrics are in `registry` from now on. Touched by the event loop's thread only."""
+    """An appender's `listener.Listener`; its metrics are in `registry` from now on. Touched by the event loop's thread only."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.flush_commands = Histogram(
+        self._commands = Histogram(
             "bitnexus_append_flush_commands",
             "Commands of a flush.",
             buckets=COMMANDS_BUCKETS,
             registry=registry,
         )
-        self.flush_seconds = Histogram(
+        self._seconds = Histogram(
             "bitnexus_append_flush_seconds",
             "From sending a flush to its answer.",
             buckets=SECONDS_BUCKETS,
             registry=registry,
         )
-        self.flush_failures = Counter(
+        self._failures = Counter(
             "bitnexus_append_flush_failures",
             "Flushes that were not answered at once and well, and were taken apart or sent again.",
             registry=registry,
@@ -39,8 +39,11 @@ class Appends:
         )
 
     def flushed(self, commands: int, seconds: float) -> None:
-        self.flush_commands.observe(commands)
-        self.flush_seconds.observe(seconds)
+        self._commands.observe(commands)
+        self._seconds.observe(seconds)
+
+    def failed(self) -> None:
+        self._failures.inc()
 
     def refused(self, error: errors.LedgerError) -> None:
         """The reason is the class of the error: conflicts are VersionConflict and ReservationTaken."""
