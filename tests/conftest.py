@@ -5,6 +5,7 @@ one is started in a temporary directory. Databases are copies of one migrated te
 """
 
 import os
+import shutil
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -31,8 +32,19 @@ from migrations import runner
 from tests import logged
 from tests.world import MASTER, Database, World
 
+QUICK = ("fsync = off", "full_page_writes = off", "scram_iterations = 1")
+"""This server is never killed, and no password on it is worth anything. Those that are killed (tests/faults) are as they come."""
+MEMORY, MEMORY_BYTES_MIN = Path("/dev/shm"), 8 << 30
+"""A server takes some 300 MB of it, and there is one for each worker."""
+LONGEST = ("tests/faults/", "tests/clients/", "tests/api/test_contract.py", "tests/test_readme.py", "tests/bitnexus/")
+"""Several workers begin with these: else the others would be done, and one of them have minutes to go."""
 CHEAP_ARGON2 = argon2.Parameters(argon2.Type.ID, 19, 16, 32, time_cost=1, memory_cost=8, parallelism=1)
 """Tests of everything else must not spend their time on hashing."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):  # one of several workers
+        items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -55,8 +67,20 @@ def server() -> Iterator[str]:
         return
     from bitnexus.embedded import Embedded  # only here: with DATABASE_URL nothing embedded is needed
 
-    with tempfile.TemporaryDirectory(prefix="bitnexus-test-") as folder, Embedded(Path(folder) / "data") as embedded:
+    with (
+        tempfile.TemporaryDirectory(prefix="bitnexus-test-", dir=_memory()) as folder,
+        Embedded(Path(folder) / "data") as embedded,
+    ):
+        with psycopg.connect(embedded.owner_url, autocommit=True) as connection:
+            for each in QUICK:
+                connection.execute(f"ALTER SYSTEM SET {each}".encode())
+            connection.execute("SELECT pg_reload_conf()")
         yield embedded.owner_url
+
+
+def _memory() -> Path | None:
+    """A file system in memory if there is one with room: a new database is 300 new files, and there are thousands of them."""
+    return MEMORY if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free >= MEMORY_BYTES_MIN else None
 
 
 def _at(server: str, name: str) -> str:
@@ -88,8 +112,12 @@ def new_database(server: str, template: str) -> Callable[[], AbstractContextMana
         name = f"test_{uuid.uuid4().hex[:12]}"
         password = connections.login_password(MASTER)
         with psycopg.connect(server, autocommit=True) as connection:
+            # Copying files takes a tenth of writing all their pages to the log, but begins and ends with a checkpoint.
+            strategy = "file_copy" if connection.execute("SHOW fsync").fetchone() == ("off",) else "wal_log"
             connection.execute(
-                sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
+                sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY {}").format(
+                    sql.Identifier(name), sql.Identifier(template), sql.SQL(strategy)
+                )
             )
             owner_url = _at(server, name)
             runner.migrate(owner_url, login_password=password)  # nothing to apply: makes the login role

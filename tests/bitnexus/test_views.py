@@ -15,6 +15,7 @@ from tests.bitnexus.commandline import CommandLine
 from tests.world import Database
 
 WAIT_S_MAX = 30.0
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
 
 @pytest.fixture
@@ -102,7 +103,7 @@ def _until_it_waits(database: Database) -> None:
     deadline = time.monotonic() + WAIT_S_MAX
     with psycopg.connect(database.owner_url, autocommit=True) as owner:
         while time.monotonic() < deadline:
-            row = owner.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone()
+            row = owner.execute(WAITING).fetchone()
             if row is not None and row[0]:
                 return
             time.sleep(0.05)

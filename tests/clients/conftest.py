@@ -1,6 +1,7 @@
 """A running `bitnexus serve` with a shop, and the packages of package-lock.json."""
 
 import dataclasses
+import fcntl
 import os
 import shutil
 import subprocess
@@ -25,8 +26,11 @@ def _packages() -> None:
     if shutil.which("node") is None or shutil.which("npm") is None:
         _do_without("Node is missing. Install Node 20 or newer with npm, then run this again.")
     stamp, lock = HERE / "node_modules" / ".package-lock.json", HERE / "package-lock.json"
-    if not stamp.exists() or stamp.stat().st_mtime < lock.stat().st_mtime:
-        subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=HERE, check=True, capture_output=True, timeout=300)
+    with lock.open() as one_at_a_time:
+        fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
+        if not stamp.exists() or stamp.stat().st_mtime < lock.stat().st_mtime:
+            install = ["npm", "ci", "--no-audit", "--no-fund"]
+            subprocess.run(install, cwd=HERE, check=True, capture_output=True, timeout=300)
 
 
 @pytest.fixture(scope="session")

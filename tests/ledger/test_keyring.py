@@ -133,7 +133,8 @@ async def test_a_process_whose_connections_are_cut_forgets_its_keys(
         down = True
         with psycopg.connect(world.database.owner_url, autocommit=True) as owner:
             owner.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%erased_in%' AND pid <> pg_backend_pid()"
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND query LIKE '%erased_in%' AND pid <> pg_backend_pid()"
             )
         async with asyncio.timeout(PATIENCE_S):
             while len(keyring):  # noqa: ASYNC110  a keyring says nothing when it becomes empty
