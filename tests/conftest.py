@@ -9,14 +9,15 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import argon2
 import psycopg
 import pytest
 import pytest_asyncio
-from psycopg import conninfo, sql
 
 from bitnexus import database as connections
 from commands.passwords import Passwords
@@ -28,8 +29,8 @@ from ledger.keyring import Keyring
 from ledger.keys import MasterKey
 from ledger.store import Ledger
 from ledger.waker import Waker
-from migrations import runner
-from tests import logged
+from tests import databases, logged
+from tests.bitnexus import commandline
 from tests.world import MASTER, Database, World
 
 QUICK = ("fsync = off", "full_page_writes = off", "scram_iterations = 1")
@@ -83,48 +84,31 @@ def _memory() -> Path | None:
     return MEMORY if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free >= MEMORY_BYTES_MIN else None
 
 
-def _at(server: str, name: str) -> str:
-    return conninfo.make_conninfo(server, dbname=name)
-
-
 @pytest.fixture(scope="session")
 def template(server: str) -> Iterator[str]:
     """The name of a migrated, empty database."""
-    name = f"test_template_{uuid.uuid4().hex[:12]}"
-    with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
-        runner.migrate(_at(server, name), login_password=connections.login_password(MASTER))
+    with databases.migrated(server) as name:
         yield name
-        _drop(connection, name)
 
 
-def _drop(connection: psycopg.Connection, name: str) -> None:
-    connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
-    connection.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(f"{name}_login")))
+@pytest.fixture(scope="session")
+def shop_template(server: str, template: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The name of a database in which somebody at a shell has made the tenant `shop`, and what they were told."""
+    with databases.copy(server, template) as made:
+        yield made.name, commandline.create_shop(commandline.on(made))
 
 
 @pytest.fixture
 def new_database(server: str, template: str) -> Callable[[], AbstractContextManager[Database]]:
     """Makes migrated databases without tenants, for tests that need another one."""
+    return partial(databases.copy, server, template)
 
-    @contextmanager
-    def made() -> Iterator[Database]:
-        name = f"test_{uuid.uuid4().hex[:12]}"
-        password = connections.login_password(MASTER)
-        with psycopg.connect(server, autocommit=True) as connection:
-            # Copying files takes a tenth of writing all their pages to the log, but begins and ends with a checkpoint.
-            strategy = "file_copy" if connection.execute("SHOW fsync").fetchone() == ("off",) else "wal_log"
-            connection.execute(
-                sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY {}").format(
-                    sql.Identifier(name), sql.Identifier(template), sql.SQL(strategy)
-                )
-            )
-            owner_url = _at(server, name)
-            runner.migrate(owner_url, login_password=password)  # nothing to apply: makes the login role
-            yield Database(name, owner_url, runner.login_url(owner_url, password))
-            _drop(connection, name)
 
-    return made
+@pytest.fixture
+def shop_database(server: str, shop_template: tuple[str, dict[str, Any]]) -> Iterator[Database]:
+    """A database of this test's own as `shop_template`: that takes a thirtieth of making the tenant."""
+    with databases.copy(server, shop_template[0]) as made:
+        yield made
 
 
 @pytest.fixture

@@ -21,10 +21,8 @@ def expected() -> Summary:
 
 
 @pytest.fixture
-def bitnexus(database: Database) -> CommandLine:
-    made = commandline.on(database)
-    commandline.create_shop(made)
-    return made
+def bitnexus(shop_database: Database) -> CommandLine:
+    return commandline.on(shop_database)
 
 
 def test_the_imported_sample_adds_up_to_what_the_file_says(bitnexus: CommandLine, expected: Summary) -> None:

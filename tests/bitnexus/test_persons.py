@@ -16,10 +16,15 @@ SALES = "1,A,Mug,2,2011-01-03 08:00:00,1.25,ann@example.com,UK\n2,A,Mug,1,2011-0
 
 
 @pytest.fixture
+def database(shop_database: Database) -> Database:
+    """With the tenant `shop`."""
+    return shop_database
+
+
+@pytest.fixture
 def bitnexus(database: Database, tmp_path: Path) -> CommandLine:
     """A shop with an admin, and two sales to buyers without an account; the views show both."""
     made = commandline.on(database, BITNEXUS_ERASURE_LIST=str(tmp_path / "erasures.jsonl"))
-    commandline.create_shop(made)
     (tmp_path / "sales.csv").write_text(HEADER + SALES)
     made.good("import", "retail", tmp_path / "sales.csv", "--tenant", "shop")
     made.good("projections", "rebuild", "transactions")

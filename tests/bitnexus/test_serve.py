@@ -65,10 +65,14 @@ def serving(bitnexus: CommandLine, *words: object, command: str = "serve") -> It
 
 
 @pytest.fixture
+def database(shop_database: Database) -> Database:
+    """With the tenant `shop`."""
+    return shop_database
+
+
+@pytest.fixture
 def bitnexus(database: Database) -> CommandLine:
-    made = commandline.on(database)
-    commandline.create_shop(made)
-    return made
+    return commandline.on(database)
 
 
 def log_in(url: str) -> dict[str, str]:

@@ -63,15 +63,13 @@ def scraped(url: str) -> Scrape:
 
 
 @pytest.fixture
-def shop() -> dict[str, Any]:
-    return {}
+def shop(shop_template: tuple[str, dict[str, Any]]) -> dict[str, Any]:
+    return shop_template[1]
 
 
 @pytest.fixture
-def bitnexus(database: Database, shop: dict[str, Any]) -> CommandLine:
-    made = commandline.on(database)
-    shop.update(commandline.create_shop(made))
-    return made
+def bitnexus(shop_database: Database) -> CommandLine:
+    return commandline.on(shop_database)
 
 
 async def asked(url: str, path: str, headers: dict[str, str], times: int) -> Counter[str]:

@@ -11,11 +11,14 @@ from tests.world import Database
 
 
 @pytest.fixture
+def database(sold_database: Database) -> Database:
+    """With the tenant `shop`, which has 1,500 events."""
+    return sold_database
+
+
+@pytest.fixture
 def bitnexus(database: Database) -> CommandLine:
-    made = commandline.on(database)
-    commandline.create_shop(made)
-    made.good("import", "retail", commandline.SAMPLE, "--tenant", "shop")
-    return made
+    return commandline.on(database)
 
 
 def at(bitnexus: CommandLine, view: str, time: object, limit: int = 100_000) -> dict[str, Any]:

@@ -19,16 +19,20 @@ WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_databas
 
 
 @pytest.fixture
+def database(sold_database: Database) -> Database:
+    """With the tenant `shop`, which has 1,500 events."""
+    return sold_database
+
+
+@pytest.fixture
 def bitnexus(database: Database) -> CommandLine:
     return commandline.on(database)
 
 
 @pytest.fixture
-def shop(bitnexus: CommandLine) -> str:
-    """A tenant with 1,500 events."""
-    tenant: str = commandline.create_shop(bitnexus)["tenant_id"]
-    bitnexus.good("import", "retail", commandline.SAMPLE, "--tenant", "shop")
-    return tenant
+def shop(shop_template: tuple[str, dict[str, Any]]) -> str:
+    """The tenant's id."""
+    return str(shop_template[1]["tenant_id"])
 
 
 def listed(bitnexus: CommandLine, view: str) -> dict[str, Any]:

@@ -79,9 +79,14 @@ async def open_shop(site: Site) -> Shop:
     return Shop(site, data["user"]["tenant_id"], data["user"]["id"], data["access_token"])
 
 
+@pytest.fixture
+def database(shop_database: Database) -> Database:
+    """With the tenant `shop`."""
+    return shop_database
+
+
 @pytest_asyncio.fixture
 async def shop(database: Database, tmp_path: Path) -> AsyncIterator[Shop]:
     made = commandline.on(database)
-    commandline.create_shop(made)
     async with Site(made, tmp_path / "log") as site:
         yield await open_shop(site)

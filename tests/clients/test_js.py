@@ -66,7 +66,6 @@ async def test_the_types_are_those_of_the_api(built: None, shop: Shop, tmp_path:
 def test_it_does_against_a_real_server_what_it_promises(built: None, database: Database) -> None:
     """Its own tests, which start, stop and kill `bitnexus serve`."""
     bitnexus = commandline.on(database)
-    commandline.create_shop(bitnexus)
     credentials = {"email": "admin@shop.example", "password": "correct horse", "tenant": "shop"}
     root = str(PACKAGE.parents[1])
     environment = {**bitnexus.environment, "PYTHONPATH": root, "NO_PROXY": "127.0.0.1"}

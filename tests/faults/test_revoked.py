@@ -26,10 +26,14 @@ LOG_IN = {"email": "admin@shop.example", "password": "correct horse", "tenant": 
 
 
 @pytest.fixture
+def database(shop_database: Database) -> Database:
+    """With the tenant `shop`."""
+    return shop_database
+
+
+@pytest.fixture
 def shop(database: Database) -> CommandLine:
-    made = commandline.on(database)
-    commandline.create_shop(made)
-    return made
+    return commandline.on(database)
 
 
 @asynccontextmanager

@@ -120,11 +120,15 @@ def stop_at_once(embedded: Embedded) -> None:
 
 
 @pytest.fixture
+def database(shop_database: Database) -> Database:
+    """With the tenant `shop`."""
+    return shop_database
+
+
+@pytest.fixture
 def shop(database: Database) -> CommandLine:
     """On a server that somebody else runs."""
-    made = commandline.on(database)
-    commandline.create_shop(made)
-    return made
+    return commandline.on(database)
 
 
 async def test_terminated_backends_lose_and_double_nothing(
