@@ -4,6 +4,7 @@
 one is started in a temporary directory. Databases are copies of one migrated template and are dropped after each test.
 """
 
+import gc
 import os
 import shutil
 import tempfile
@@ -46,6 +47,12 @@ CHEAP_ARGON2 = argon2.Parameters(argon2.Type.ID, 19, 16, 32, time_cost=1, memory
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if hasattr(config, "workerinput"):  # one of several workers
         items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays: to look through it for garbage again and again would take a fifth of the time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

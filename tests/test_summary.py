@@ -9,7 +9,7 @@ import pytest
 from tests.bitnexus import commandline, independent_summary
 from tests.bitnexus.commandline import SAMPLE, CommandLine
 from tests.bitnexus.independent_summary import Day, Summary
-from tests.bitnexus.test_serve import log_in, serving
+from tests.bitnexus.test_serve import WAIT_S_MAX, log_in, serving
 from tests.world import Database
 
 TRIES_MAX = 15
@@ -29,7 +29,9 @@ def test_the_imported_sample_adds_up_to_what_the_file_says(bitnexus: CommandLine
     """Every day's count and money, by the whole way: file, commands, ledger, projector of another process, HTTP."""
     with serving(bitnexus) as served:
         report = bitnexus.good("import", "retail", SAMPLE, "--tenant", "shop")
-        with httpx.Client(base_url=served.url, headers=log_in(served.url), trust_env=False) as client:
+        with httpx.Client(
+            base_url=served.url, headers=log_in(served.url), trust_env=False, timeout=WAIT_S_MAX
+        ) as client:
             head = client.get("/api/v1/ledger/head").json()["data"]["position"]
             answers = (
                 client.get("/api/v1/transactions/summary", headers={"X-Position": str(head)}) for _ in range(TRIES_MAX)

@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator
 
+import pytest
 import pytest_asyncio
 
 from api.app import create_app
 from api.parts import Parts
 from bitnexus import database as connections
 from commands import privacy, tenants
+from ledger import revocations
 from ledger.positions import Tokens
 from ledger.store import Pool
 from ledger.watch import Watch
@@ -19,8 +21,14 @@ from tests.api.house import House, Served
 from tests.world import MASTER, World
 
 
+@pytest.fixture
+def _trusting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three times as long as in earnest: a machine that does much else must not make a test's session unknown."""
+    monkeypatch.setattr(revocations, "TRUST_S", 3 * revocations.TRUST_S)
+
+
 @pytest_asyncio.fixture
-async def parts(world: World) -> AsyncIterator[Parts]:
+async def parts(world: World, _trusting: None) -> AsyncIterator[Parts]:
     """With projectors at work, and what counts no more watched."""
     connect = connections.projecting_connector(world.database.app_url)
     reached = positions.Reached(connect)

@@ -23,7 +23,7 @@ from domain import accounts as domain_accounts
 from ledger import codec, ids
 from projections import refunds
 from tests.bitnexus import commandline
-from tests.bitnexus.test_serve import serving
+from tests.bitnexus.test_serve import WAIT_S_MAX, serving
 from tests.commands.test_privacy import ANN, REFERENCE, refund_unmatched, register
 from tests.world import MASTER, Database, World, caller
 
@@ -196,13 +196,19 @@ def test_a_server_lists_whom_it_erases_and_erases_at_its_start_whom_the_list_nam
     tenant_id = UUID(commandline.create_shop(bitnexus)["tenant_id"])
     with psycopg.connect(database.owner_url) as owner:
         (admin_id,) = owner.execute("SELECT subject_id FROM ledger.subject_keys").fetchone() or ()
-    with serving(bitnexus) as served, httpx.Client(base_url=f"{served.url}/api/v1", trust_env=False) as client:
+    with (
+        serving(bitnexus) as served,
+        httpx.Client(base_url=f"{served.url}/api/v1", trust_env=False, timeout=WAIT_S_MAX) as client,
+    ):
         ann = {"email": "ann@shop.example", "name": "Ann", "password": "correct horse", "tenant": "shop"}
         session = client.post("/auth/register", json=ann).json()["data"]
         headers = {"Authorization": f"Bearer {session['access_token']}"}
         assert client.post(f"/users/{session['user']['id']}/erasure", headers=headers).status_code == 200
     assert list(listed.entries()) == [Entry(tenant_id, UUID(session["user"]["id"]))]
     listed.append(Entry(tenant_id, admin_id))
-    with serving(bitnexus) as served, httpx.Client(base_url=f"{served.url}/api/v1", trust_env=False) as client:
+    with (
+        serving(bitnexus) as served,
+        httpx.Client(base_url=f"{served.url}/api/v1", trust_env=False, timeout=WAIT_S_MAX) as client,
+    ):
         admin = {"email": "admin@shop.example", "password": "correct horse", "tenant": "shop"}
         assert client.post("/auth/login", json=admin).status_code == 401

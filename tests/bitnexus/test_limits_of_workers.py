@@ -19,7 +19,9 @@ CONNECTIONS = 20
 async def _asks(url: str, headers: dict[str, str], times: int, connections: int = CONNECTIONS) -> list[int]:
     """Each on a connection of its own, so that both workers get some; on a single one, one of them gets all."""
     kept = {} if connections == 1 else {"Connection": "close"}
-    async with httpx.AsyncClient(base_url=url, headers={**headers, **kept}, trust_env=False) as client:
+    async with httpx.AsyncClient(
+        base_url=url, headers={**headers, **kept}, trust_env=False, timeout=test_serve.WAIT_S_MAX
+    ) as client:
 
         async def ask(turns: int) -> list[int]:
             return [(await client.get("/api/v1/products")).status_code for _ in range(turns)]

@@ -78,7 +78,7 @@ def bitnexus(database: Database) -> CommandLine:
 def log_in(url: str) -> dict[str, str]:
     """The header that an admin's requests carry."""
     body = {"email": "admin@shop.example", "password": "correct horse", "tenant": "shop"}
-    answer = httpx.post(f"{url}/api/v1/auth/login", json=body, trust_env=False)
+    answer = httpx.post(f"{url}/api/v1/auth/login", json=body, trust_env=False, timeout=WAIT_S_MAX)
     assert answer.status_code == 200, answer.text
     return {"Authorization": f"Bearer {answer.json()['data']['access_token']}"}
 
@@ -234,7 +234,7 @@ def test_the_embedded_database_is_shared_and_goes_with_the_last(data_dir: Path) 
         assert served.announced["logins"] == prepared.json["logins"]
         for login in served.announced["logins"]:
             body = {name: login[name] for name in ("tenant", "email", "password")}
-            answer = httpx.post(f"{served.url}/api/v1/auth/login", json=body, trust_env=False)
+            answer = httpx.post(f"{served.url}/api/v1/auth/login", json=body, trust_env=False, timeout=WAIT_S_MAX)
             assert answer.status_code == 200, answer.text
             assert answer.json()["data"]["user"]["role"] == login["role"]
         assert bitnexus.good("audit", "verify")["verdict"] == "good"

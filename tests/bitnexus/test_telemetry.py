@@ -57,7 +57,7 @@ class Scrape:
 
 
 def scraped(url: str) -> Scrape:
-    answer = httpx.get(f"{url}/metrics", trust_env=False)
+    answer = httpx.get(f"{url}/metrics", trust_env=False, timeout=WAIT_S_MAX)
     assert answer.status_code == 200, answer.text
     return Scrape(answer.text)
 
@@ -158,7 +158,9 @@ async def test_subscribers_of_a_killed_worker_are_subscribers_no_more(bitnexus: 
     with serving(bitnexus, "--workers", 2) as served:
         headers = await asyncio.to_thread(log_in, served.url)
         folder = folder_of(served.process.pid)
-        async with httpx.AsyncClient(base_url=served.url, headers=headers, trust_env=False) as client:
+        async with httpx.AsyncClient(
+            base_url=served.url, headers=headers, trust_env=False, timeout=WAIT_S_MAX
+        ) as client:
             with contextlib.suppress(httpx.RemoteProtocolError):
                 async with client.stream("GET", "/api/v1/feed") as feed:
                     assert feed.status_code == 200
@@ -220,7 +222,9 @@ def test_lag_grows_by_real_time_while_nothing_is_projected(
         owner.execute("LOCK TABLE views.positions IN EXCLUSIVE MODE")  # no projector comes further
         for number in range(3):
             body = {"sku": f"S{number}", "name": "Mug", "price": "1.00"}
-            answer = httpx.post(f"{served.url}/api/v1/products", json=body, headers=headers, trust_env=False)
+            answer = httpx.post(
+                f"{served.url}/api/v1/products", json=body, headers=headers, trust_env=False, timeout=WAIT_S_MAX
+            )
             assert answer.status_code == 201, answer.text
             time.sleep(0.4)
         begun, first = time.monotonic(), scraped(served.url)
@@ -245,7 +249,9 @@ def test_a_poisoned_stream_shows_as_parked(bitnexus: CommandLine, shop: dict[str
         owner.execute("ALTER TABLE views.products ADD CONSTRAINT poison CHECK (sku <> 'POISON')")
         for sku in ("GOOD", "POISON", "FINE"):
             body = {"sku": sku, "name": "Mug", "price": "1.00"}
-            answer = httpx.post(f"{served.url}/api/v1/products", json=body, headers=headers, trust_env=False)
+            answer = httpx.post(
+                f"{served.url}/api/v1/products", json=body, headers=headers, trust_env=False, timeout=WAIT_S_MAX
+            )
             assert answer.status_code == 201, answer.text
         labels = {"view": "products", "tenant": shop["tenant_id"]}
         until(lambda: scraped(served.url).value("view_parked_originators", **labels) == 1)

@@ -51,7 +51,7 @@ def built(_packages: None) -> None:
 
 async def test_the_types_are_those_of_the_api(built: None, shop: Shop, tmp_path: Path) -> None:
     """A field that was renamed would be found by a page's user, not by its compiler."""
-    async with httpx.AsyncClient(base_url=shop.site.url, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=shop.site.url, trust_env=False, timeout=TIMEOUT_S) as client:
         document = (await client.get("/schema/openapi.json")).json()
     document["info"]["version"] = ""
     (tmp_path / "openapi.json").write_text(json.dumps(document))

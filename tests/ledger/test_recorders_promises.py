@@ -1,7 +1,7 @@
 """What our recorders promise beyond the package's cases: faults, atomic tracking, streams that are kept apart."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from uuid import UUID
@@ -124,19 +124,27 @@ def test_cut_connections_lose_and_double_nothing(
     """Sockets are cut again and again while four threads append, two events a call."""
     recorder = LedgerApplicationRecorder(make().stream())
     recorder.insert_events([event(), event()])
-    is_done = threading.Event()
+    is_done, appended = threading.Event(), list[Sequence[int] | None]()
+
+    def append() -> None:
+        appended.append(recorder.insert_events([event(), event()]))
 
     def cut() -> int:
-        killed = 0
+        killed, seen = 0, -1
         while not is_done.wait(0.02):
-            [(count,)] = owner.execute(KILL_RECORDERS).fetchall()
-            killed += count
+            if len(appended) > seen:  # where an append takes longer than that, each would be cut, until it gives up
+                seen = len(appended)
+                [(count,)] = owner.execute(KILL_RECORDERS).fetchall()
+                killed += count
         return killed
 
     with ThreadPoolExecutor(5) as threads:
         killed = threads.submit(cut)
-        appended = list(threads.map(lambda _: recorder.insert_events([event(), event()]), range(60)))
-        is_done.set()
+        try:
+            for each in [threads.submit(append) for _ in range(60)]:
+                each.result()
+        finally:
+            is_done.set()
 
     acknowledged = sorted(position for positions in appended for position in positions or [])
     assert acknowledged == list(range(3, 123))
