@@ -19,6 +19,7 @@ import argon2
 import psycopg
 import pytest
 import pytest_asyncio
+from xdist.remote import Producer
 
 from bitnexus import database as connections
 from commands.passwords import Passwords
@@ -30,7 +31,7 @@ from ledger.keyring import Keyring
 from ledger.keys import MasterKey
 from ledger.store import Ledger
 from ledger.waker import Waker
-from tests import databases, logged
+from tests import databases, logged, parallel
 from tests.bitnexus import commandline
 from tests.world import MASTER, Database, World
 
@@ -38,15 +39,17 @@ QUICK = ("fsync = off", "full_page_writes = off", "scram_iterations = 1")
 """This server is never killed, and no password on it is worth anything. Those that are killed (tests/faults) are as they come."""
 MEMORY, MEMORY_BYTES_MIN = Path("/dev/shm"), 8 << 30
 """A server takes some 300 MB of it, and there is one for each worker."""
-LONGEST = ("tests/faults/", "tests/clients/", "tests/api/test_contract.py", "tests/test_readme.py", "tests/bitnexus/")
-"""Several workers begin with these: else the others would be done, and one of them have minutes to go."""
 CHEAP_ARGON2 = argon2.Parameters(argon2.Type.ID, 19, 16, 32, time_cost=1, memory_cost=8, parallelism=1)
 """Tests of everything else must not spend their time on hashing."""
 
 
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> parallel.Scheduler:
+    return parallel.Scheduler(config, log)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if hasattr(config, "workerinput"):  # one of several workers
-        items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
+        parallel.arrange(items)
 
 
 def pytest_collection_finish() -> None:

@@ -69,7 +69,6 @@ async def test_a_forgotten_password(served: Served, a: House, mailbox: Mailbox) 
     assert (await served.get(a.user, "/users/me")).status_code == 401
 
 
-@pytest.mark.xdist_group("clock")
 async def test_the_time_of_asking_does_not_tell_who_has_an_account(served: Served, a: House, mailbox: Mailbox) -> None:
     """By construction both do the same; this would notice if one of them began to do more. With wide slack."""
     spent: dict[bool, list[float]] = {True: [], False: []}

@@ -27,8 +27,6 @@ from tests import replica as servers
 from tests.api.house import PATIENCE_S, House, Served
 from tests.world import MASTER, World
 
-pytestmark = pytest.mark.xdist_group("replica")  # one pair of servers serves all
-
 
 @pytest.fixture(scope="session")
 def pair() -> Iterator[tuple[servers.Server, servers.Server]]:

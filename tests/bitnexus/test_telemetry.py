@@ -210,7 +210,6 @@ def test_no_room_to_count_is_said_before_anything_starts(tmp_path: Path, monkeyp
 # Lag
 
 
-@pytest.mark.xdist_group("clock")
 def test_lag_grows_by_real_time_while_nothing_is_projected(
     bitnexus: CommandLine, shop: dict[str, Any], database: Database
 ) -> None:

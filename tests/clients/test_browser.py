@@ -35,7 +35,6 @@ def origin(_packages: None) -> Iterator[str]:
 async def shops(database: Database, origin: str, tmp_path: Path) -> AsyncIterator[tuple[Shop, Shop]]:
     """Two servers of one shop, which the front end may use."""
     made = commandline.on(database, BITNEXUS_CORS_ORIGINS=origin)
-    commandline.create_shop(made)
     async with Site(made, tmp_path / "one.log") as one, Site(made, tmp_path / "two.log") as two:
         yield await open_shop(one), await open_shop(two)
 

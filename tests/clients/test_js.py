@@ -20,7 +20,6 @@ TIMEOUT_S = 300
 LIVE = PACKAGE.parents[1] / "api" / "live" / "client"
 SCHEMA = "clients/js/src/schema.ts"
 REWRITE = f"{SCHEMA} is not of what it is made from. To make it anew: REWRITE=1 pytest {__name__}"
-pytestmark = pytest.mark.xdist_group("js")  # what one compiles another must not take away
 
 
 def run(*words: str, **environment: str) -> str:

@@ -140,7 +140,6 @@ async def test_a_newer_release_takes_the_view_from_an_older_one(projector: Conne
     assert older.held() == newer.held() - leases.BUCKETS == leases.BUCKETS // 2
 
 
-@pytest.mark.xdist_group("clock")
 async def test_a_process_that_cannot_beat_stops_believing_in_its_leases(
     projector: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,7 +234,6 @@ async def test_a_killed_processs_work_goes_on(start_process: StartProcess, world
     assert await sums_of(world, story) == story.sums()
 
 
-@pytest.mark.xdist_group("clock")
 async def test_a_tenant_with_much_to_do_leaves_the_others_their_two_seconds(
     start_process: StartProcess, world: World, story: Story
 ) -> None:

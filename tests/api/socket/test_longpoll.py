@@ -71,7 +71,6 @@ async def poller(person: Person | None, *addresses: str) -> AsyncIterator[Poller
         yield Poller(http, person, *addresses)
 
 
-@pytest.mark.xdist_group("clock")
 async def test_a_session_joins_hears_and_leaves(address: str, a: House) -> None:
     topic = f"tenant:{a.id}"
     async with poller(a.user, address) as page:
