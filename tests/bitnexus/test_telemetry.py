@@ -211,11 +211,11 @@ def test_no_room_to_count_is_said_before_anything_starts(tmp_path: Path, monkeyp
 
 
 def test_lag_grows_by_real_time_while_nothing_is_projected(
-    bitnexus: CommandLine, shop: dict[str, Any], database: Database
+    bitnexus: CommandLine, shop: dict[str, Any], shop_database: Database
 ) -> None:
     """An alarm on it has to ring whatever the reason, and however few events wait."""
     tenant = shop["tenant_id"]
-    with serving(bitnexus) as served, psycopg.connect(database.owner_url) as owner:
+    with serving(bitnexus) as served, psycopg.connect(shop_database.owner_url) as owner:
         headers = log_in(served.url)
         until(lambda: scraped(served.url).value("view_lag_events", view="products", tenant=tenant) == 0)
         owner.execute("LOCK TABLE views.positions IN EXCLUSIVE MODE")  # no projector comes further
@@ -242,8 +242,10 @@ def test_lag_grows_by_real_time_while_nothing_is_projected(
         assert third.value("projected_events_total", view="products") >= 3
 
 
-def test_a_poisoned_stream_shows_as_parked(bitnexus: CommandLine, shop: dict[str, Any], database: Database) -> None:
-    with psycopg.connect(database.owner_url, autocommit=True) as owner, serving(bitnexus) as served:
+def test_a_poisoned_stream_shows_as_parked(
+    bitnexus: CommandLine, shop: dict[str, Any], shop_database: Database
+) -> None:
+    with psycopg.connect(shop_database.owner_url, autocommit=True) as owner, serving(bitnexus) as served:
         headers = log_in(served.url)
         owner.execute("ALTER TABLE views.products ADD CONSTRAINT poison CHECK (sku <> 'POISON')")
         for sku in ("GOOD", "POISON", "FINE"):
