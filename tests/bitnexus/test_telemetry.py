@@ -263,9 +263,9 @@ def test_a_poisoned_stream_shows_as_parked(
         }
 
 
-@pytest_asyncio.fixture
-async def alone(database: Database) -> AsyncIterator[tuple[process.Process, Telemetry]]:
-    """A process that does not project, watched."""
+@contextlib.asynccontextmanager
+async def watched(database: Database) -> AsyncIterator[tuple[process.Process, Telemetry]]:
+    """A process that does not project."""
     telemetry = Telemetry()
     installation = Installation(database.app_url, MASTER)
     async with (
@@ -273,6 +273,12 @@ async def alone(database: Database) -> AsyncIterator[tuple[process.Process, Tele
         telemetry.watching(parts),
     ):
         yield parts, telemetry
+
+
+@pytest_asyncio.fixture
+async def alone(database: Database) -> AsyncIterator[tuple[process.Process, Telemetry]]:
+    async with watched(database) as made:
+        yield made
 
 
 async def test_tenants_beyond_the_busiest_share_one_label(
@@ -294,16 +300,14 @@ async def test_tenants_beyond_the_busiest_share_one_label(
     assert len(tenants[20:]) == BUSIEST
 
 
-async def test_flushes_and_what_they_refuse_are_counted(
-    bitnexus: CommandLine, shop: dict[str, Any], alone: tuple[process.Process, Telemetry]
-) -> None:
-    parts, telemetry = alone
+async def test_flushes_and_what_they_refuse_are_counted(shop: dict[str, Any], shop_database: Database) -> None:
     tenant_id = UUID(shop["tenant_id"])
     command = products.ListProduct(sku="MUG", name="Mug", price=Decimal("9.50"))
-    await products.list_product(command, caller(tenant_id), parts.ledger)
-    with pytest.raises(products.SkuTaken):
+    async with watched(shop_database) as (parts, telemetry):
         await products.list_product(command, caller(tenant_id), parts.ledger)
-    found = Scrape((await telemetry.scrape()).decode())
+        with pytest.raises(products.SkuTaken):
+            await products.list_product(command, caller(tenant_id), parts.ledger)
+        found = Scrape((await telemetry.scrape()).decode())
     assert found.by("append_refusals_total", "reason") == {"ReservationTaken": 1}
     assert found.value("append_flush_commands_sum") == found.value("append_flush_seconds_count") == 2
     assert 0 < found.value("append_flush_seconds_sum") < WAIT_S_MAX
