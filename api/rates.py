@@ -226,8 +226,7 @@ class Rates:
 
     async def ready(self, scope: Scope) -> None:
         """Before `at_once`, so that it does not fail for want of a lease. Raises RateLimited."""
-        policy = self.policies.address
-        if policy is not None:
+        if (policy := self.policies.address) is not None:
             bucket = self._of_client(scope, policy, monotonic())
             if bucket.taken + 1 > bucket.allowed:
                 await self._leased(bucket)
