@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from typing import Annotated, Any
+from uuid import UUID
 
 import msgspec
 import psycopg
@@ -13,7 +14,7 @@ from litestar.params import FromQuery, QueryParameter
 from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
 
-from api import answers, asked, sent
+from api import answers, asked, errors, sent
 from api.asked import HttpRequest
 from api.feed import compression, tickets, topics
 from api.feed.feed import Feed
@@ -23,6 +24,8 @@ from api.feed.tail import Listener
 from api.parts import Parts
 from api.rights import Who, may
 from api.routes import get, post
+from api.socket.protocol.connection import Code
+from api.socket.sockets import Sockets
 from projections import positions
 
 KEEP_ALIVE_S = 15.0
@@ -30,6 +33,8 @@ RETRY_MS = 1_000
 """How long a client waits before it comes back."""
 LAST_WORDS_S = 1.0
 """How long an ended stream may take to be ended properly: who does not read is not waited for."""
+
+_FULL = "This process has as many connections as it takes, or as one session may have. Close some, or try again in a second."
 
 _log = logging.getLogger(__name__)
 
@@ -60,7 +65,10 @@ class FeedController(Controller):
         tenant_suspended. gzip if Accept-Encoding asks for it. `ticket` takes the place of an access token.
         """
         feed: Feed = request.app.state.feed
+        sockets: Sockets = request.app.state.sockets
         who = request.user
+        if sockets.full or sockets.is_full_for(who.session_id):
+            raise errors.RequestRefused(errors.UNAVAILABLE, _FULL)
         given = request.headers.get("last-event-id") or after
         position = None if given is None else asked.number(parts, who, given)
         listened = topics.seen_by(who) if wanted is None else topics.asked_for(who, wanted)
@@ -69,7 +77,7 @@ class FeedController(Controller):
         # In the step of the event loop in which it joined: from the next one on something may be queued, and its mark told too soon.
         begin = b"retry: %d\n%b" % (RETRY_MS, mark(parts.tokens.token(who.tenant_id, listener.position)))
         compressed = compression.takes_gzip(request.headers.get("accept-encoding"))
-        return _EventStream(_Connection(feed, parts, who, queue, listener, begin, compressed))
+        return _EventStream(_Connection(feed, sockets, parts, who, queue, listener, begin, compressed))
 
     @post("/tickets", operation_id="issueFeedTicket", operation_class=answers.Grant, guards=[may("feed:read")])
     async def issue_ticket(
@@ -108,17 +116,27 @@ class _EventStream(Response[str]):
 
 
 class _Connection(ASGIResponse):
-    """Lives as long as the connection: until the client goes, its token expires, its session ends, the process stops, or it is too slow."""
+    """A client as sockets are. Lives as long as the connection: until who listens goes, the token expires, the session ends, the process
+    stops, or it is too slow."""
 
     compressed = 0  # of all: how many have a compressor
 
     def __init__(
-        self, feed: Feed, parts: Parts, who: Who, queue: Queue, listener: Listener, begin: bytes, takes_gzip: bool
+        self,
+        feed: Feed,
+        sockets: Sockets,
+        parts: Parts,
+        who: Who,
+        queue: Queue,
+        listener: Listener,
+        begin: bytes,
+        takes_gzip: bool,
     ) -> None:
         super().__init__(media_type="text/event-stream")
         self._begin = begin
         self._takes_gzip = takes_gzip
         self._feed = feed
+        self._sockets = sockets
         self._parts = parts
         self._who = who
         self._queue = queue
@@ -127,8 +145,7 @@ class _Connection(ASGIResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         writer, reader = asyncio.create_task(self._write(send)), asyncio.create_task(self._catch_up())
         ending = [writer, asyncio.create_task(_gone(receive)), asyncio.create_task(self._queue.ended.wait())]
-        subscribers = self._parts.http.subscribers("sse")
-        subscribers.inc()
+        self._sockets.add(self, "sse")
         no_end = self._parts.ledger.revocations.on_end(
             self._who.tenant_id,
             self._who.session_id,
@@ -139,9 +156,8 @@ class _Connection(ASGIResponse):
             if self._queue.ended.is_set():
                 await asyncio.wait([writer], timeout=LAST_WORDS_S)
         finally:
-            subscribers.dec()
             no_end()
-            self._feed.leave(self._listener)
+            self._sockets.remove(self)
             self._queue.end()  # both tasks look for it: a cancellation can be lost in a pool that just gave a connection
             for task in (*ending, reader):
                 task.cancel()
@@ -149,6 +165,19 @@ class _Connection(ASGIResponse):
             for task in (writer, reader):
                 if not task.cancelled() and (error := task.exception()) is not None:
                     _log.error("A listener's stream broke", exc_info=error)
+
+    @property
+    def session_id(self) -> UUID | None:
+        return self._who.session_id
+
+    def tick(self, now_s: float) -> None:
+        """Its own task looks at the time."""
+
+    def close(self, code: Code, reason: str) -> None:
+        self._queue.end()
+
+    def lost(self) -> None:
+        self._feed.leave(self._listener)
 
     async def _catch_up(self) -> None:
         if self._listener.live:

@@ -19,7 +19,7 @@ LOOK_S = 1.0
 
 
 class Client(Protocol):
-    """Of either protocol."""
+    """Of any protocol."""
 
     @property
     def session_id(self) -> UUID | None:

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import AsyncIterator
 
+import httpx
 import pytest
 import pytest_asyncio
 
@@ -70,6 +71,20 @@ async def test_few_bodies_wait_for_a_slow_session(
         told = await asyncio.gather(*(page.say(*[HEARTBEAT] * 3) for _ in range(9)))
         assert set(told) <= {408, 410}
         assert not served.app.state.sessions._sessions
+
+
+async def test_streams_of_events_count_among_the_sockets_of_a_session(small: str, a: House) -> None:
+    """One member could open streams until a process had no memory left."""
+    async with httpx.AsyncClient(base_url=small, headers=a.user.headers, timeout=30, trust_env=False) as user:
+        async with user.stream("GET", "/api/v1/feed") as first, user.stream("GET", "/api/v1/feed") as second:
+            assert (first.status_code, second.status_code) == (200, 200)
+            async with user.stream("GET", "/api/v1/feed") as third:
+                assert (third.status_code, "retry-after" in third.headers) == (503, True)
+        async with asyncio.timeout(30):
+            while True:  # the server is told by and by that they have gone
+                async with user.stream("GET", "/api/v1/feed") as again:
+                    if again.status_code == 200:
+                        break
 
 
 async def test_a_thousand_pages_behind_one_address_come_back_and_who_guesses_tokens_does_not(
