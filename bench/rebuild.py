@@ -14,6 +14,7 @@ import argparse
 import asyncio
 import json
 import multiprocessing
+import os
 import random
 import statistics
 import sys
@@ -27,8 +28,9 @@ from uuid import UUID
 import uvloop
 
 from bench import project, server
-from bitnexus import database, process
+from bitnexus import collecting, database, process
 from bitnexus.cli import parser as cli_parser
+from bitnexus.cli import rebuilds
 from bitnexus.installation import Installation
 from commands import products, transactions
 from domain import catalogue as domain_catalogue
@@ -109,6 +111,8 @@ async def _as_command(app_url: str, master: bytes, tenant_id: UUID, name: str, s
 
 
 def _run_as_command(*arguments: Any) -> None:
+    os.nice(rebuilds.NICENESS)
+    collecting.seldom()
     uvloop.run(_as_command(*arguments))
 
 

@@ -112,7 +112,7 @@ def _row(
     updated_at: datetime,
     position: int,
 ) -> AccountRow:
-    return AccountRow(id, email, name, role, status, reading.in_utc(inserted_at), reading.in_utc(updated_at), position)
+    return AccountRow(id, email, name, role, status, inserted_at, updated_at, position)
 
 
 async def page(

@@ -150,8 +150,8 @@ def row(
         category,
         msgspec.json.decode(metadata),
         status,
-        reading.in_utc(inserted_at),
-        reading.in_utc(updated_at),
+        inserted_at,
+        updated_at,
         position,
     )
 

@@ -2,12 +2,11 @@
 
 Rows are of a generation (`projections.generations`), which every statement names by `%(generation)s`. A query is sent with the
 generation that was active when this process last looked, and says in the same snapshot which one is: once after each switch it
-is sent a second time.
+is sent a second time. Times come in UTC, the zone of all connections (`bitnexus.database`).
 """
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from typing import Any, Generic, LiteralString, NamedTuple, TypeVar
 from uuid import UUID
 
@@ -163,8 +162,3 @@ def checked_ids(ids: Sequence[UUID]) -> list[UUID]:
     if len(ids) > IDS_MAX:
         raise ValueError(f"{len(ids)} ids are more than {IDS_MAX}")
     return list(ids)
-
-
-def in_utc(time: datetime) -> datetime:
-    """The same instant: the server gives times in the session's zone."""
-    return time.astimezone(UTC)

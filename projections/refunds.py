@@ -190,12 +190,12 @@ def row(
         reason,
         source,
         external_id,
-        reading.in_utc(occurred_at),
+        occurred_at,
         buyer_id,
         affiliate_id,
         buyer_subject_id,
         buyer_ref,
-        reading.in_utc(inserted_at),
+        inserted_at,
         position,
     )
 

@@ -217,10 +217,10 @@ def row(
         affiliate_id,
         source,
         external_id,
-        reading.in_utc(occurred_at),
-        msgspec.json.decode(metadata),
-        reading.in_utc(inserted_at),
-        reading.in_utc(updated_at),
+        occurred_at,
+        {} if metadata == "{}" else msgspec.json.decode(metadata),
+        inserted_at,
+        updated_at,
         position,
     )
 

@@ -1,6 +1,7 @@
 """`projections rebuild`, `projections switch` and `projections drop`."""
 
 import asyncio
+import os
 from argparse import Namespace
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -21,6 +22,8 @@ from projections import runner as running
 from projections.view import View
 
 LOOK_S = 0.2
+NICENESS = 10
+"""Whoever sells meanwhile, on the same machine, has the processors first."""
 
 
 class Rebuilt(msgspec.Struct, frozen=True):
@@ -139,6 +142,7 @@ async def _chosen(arguments: Namespace, parts: Process) -> list[UUID]:
 
 def fill(arguments: Namespace, settings: Settings, output: Output) -> int:
     view = views.find(arguments.view)
+    os.nice(NICENESS)
 
     async def work(parts: Process) -> list[Rebuilt]:
         chosen = await _chosen(arguments, parts)
