@@ -11,7 +11,7 @@ WORKERS_MAX = 64
 """Each has some 25 connections to the database."""
 JOBS_MAX = 32
 """Tenants rebuilt at one time: each has two connections to the database."""
-SHARE = 33
+SHARE = 25
 """Percent of the time in which a rebuild works; it rests after each batch for what is left. At all of it a rebuild and the
 database's part in it would have one of two cores, and whoever sells meanwhile would wait."""
 ROWS, ROWS_MAX = 100, 100_000
