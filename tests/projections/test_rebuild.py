@@ -75,17 +75,6 @@ async def test_a_rebuild_shows_no_more_than_the_view_that_is_read(
         assert (compared.position, compared.equal) == (40, True)
 
 
-async def test_a_generation_that_broke_is_not_gone_on_with(
-    projector: Connection, source: stream.Source, world: World, story: Story
-) -> None:
-    """It is fed no more, so whoever filled it would never come to an end."""
-    await project(projector, source, sales.VIEW, story, limit=100)
-    await rebuild.request(projector, sales.VIEW, story.tenant_id)
-    await generations.set_state(projector, sales.NAME, story.tenant_id, 2, "broken", "a bug")
-    with pytest.raises(rebuild.Kept, match=r"2 \(broken\)"):
-        await rebuild.request(projector, sales.VIEW, story.tenant_id)
-
-
 async def test_a_difference_shows_nothing_personal(
     projector: Connection, source: stream.Source, world: World, story: Story
 ) -> None:

@@ -1,11 +1,11 @@
-"""How much of the machine a rebuild takes."""
+"""How much of the machine a rebuild takes, and that it does not begin what can have no end."""
 
 import asyncio
 
 import pytest
 
 from bitnexus import database as connections
-from projections import filling, generations, products, rebuild, stream
+from projections import filling, generations, products, rebuild, sales, stream
 from tests.projections.conftest import Connection, project
 from tests.projections.story import Story
 from tests.world import World
@@ -33,3 +33,14 @@ async def test_a_rebuild_leaves_time_to_the_others(
             await filling.work(connect, source, products.VIEW, job, batch_events=10, rest=1e6)
     (_, new) = await generations.all_of(projector, products.VIEW.name, story.tenant_id)
     assert (new.state, new.position) == ("filling", 10)
+
+
+async def test_a_generation_that_broke_is_not_gone_on_with(
+    projector: Connection, source: stream.Source, world: World, story: Story
+) -> None:
+    """It is fed no more, so whoever filled it would never come to an end."""
+    await project(projector, source, sales.VIEW, story, limit=100)
+    await rebuild.request(projector, sales.VIEW, story.tenant_id)
+    await generations.set_state(projector, sales.NAME, story.tenant_id, 2, "broken", "a bug")
+    with pytest.raises(rebuild.Kept, match=r"2 \(broken\)"):
+        await rebuild.request(projector, sales.VIEW, story.tenant_id)
