@@ -43,7 +43,7 @@ async def test_pushes_count_as_requests_of_the_user(served: Served, address: str
             _, ref, _, event, payload = await user.hear()
             if event == "phx_reply":
                 replies[ref] = payload
-    told = [(replies[f"r{n}"]["status"], replies[f"r{n}"]["response"].get("reason")) for n in range(5)]  # type: ignore[attr-defined]
+    told = [(replies[f"r{n}"]["status"], replies[f"r{n}"]["response"].get("reason")) for n in range(5)]  # type: ignore[attr-defined]  # JSON
     assert told == [("ok", None)] * 3 + [("error", "rate-limited")] * 2
 
 

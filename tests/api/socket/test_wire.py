@@ -100,7 +100,7 @@ async def test_more_pings_than_anybody_needs_end_the_connection(opened: Opened, 
         opened.data_received(sent(opcode) * 100)
     assert opened.close_sent
     assert len(opened.ends.written) < pace.FRAMES_AT_ONCE + 100
-    assert opened.queue.get_nowait()["code"] == 1008  # type: ignore[typeddict-item]
+    assert opened.queue.get_nowait()["code"] == 1008  # type: ignore[typeddict-item]  # one of many kinds of message
     assert opened.queue.empty()
 
 
@@ -116,7 +116,7 @@ async def test_a_message_of_empty_fragments_without_end_is_refused(
 ) -> None:
     monkeypatch.setattr(wire, "FRAGMENTS_MAX", 100)
     opened.data_received(sent(Opcode.TEXT, fin=False) + sent(Opcode.CONT, fin=False) * 500)
-    assert opened.queue.get_nowait()["code"] == 1009  # type: ignore[typeddict-item]
+    assert opened.queue.get_nowait()["code"] == 1009  # type: ignore[typeddict-item]  # one of many kinds of message
     assert opened.frames == []
 
 
