@@ -212,19 +212,13 @@ class Reader:
 
         return await self._from_source(ask, (view,))
 
-    async def transactions(
-        self, before: UUID | None, limit: int, *, visible_to: UUID | None, **filters: Any
-    ) -> reading.Page[transactions.TransactionRow]:
-        """As `read`: a page of sales; `filters` as of `projections.transactions.page`. The page that everybody asks for, the one
-        without filters, is read by a prepared statement."""
+    async def newest_transactions(
+        self, before: UUID | None, limit: int, *, visible_to: UUID | None
+    ) -> reading.Page[rows.PageRow]:
+        """As `read`: the page that everybody asks for, without filters, read by a prepared statement."""
 
-        async def ask(source: replica.Source) -> reading.Page[transactions.TransactionRow]:
-            if any(value is not None for value in filters.values()):
-                async with source.pool.connection() as connection:
-                    return await transactions.page(
-                        connection, self.tenant_id, before, limit, visible_to=visible_to, **filters
-                    )
-            return await source.rows.page(self.tenant_id, before, limit, visible_to=visible_to)
+        async def ask(source: replica.Source) -> reading.Page[rows.PageRow]:
+            return await source.rows.newest(self.tenant_id, before, limit, visible_to=visible_to)
 
         return await self._from_source(ask, (transactions.NAME,))
 

@@ -1,7 +1,7 @@
-"""The cache of single resources: what was rendered of a view's row, for as long as the row is the same.
+"""The cache of resources: what was rendered of a view's row, for as long as the row is the same.
 
 The rule: **what is kept is used only for a question that the database answered after it was asked, by saying that the
-row is still the one that was rendered.** The question goes to the rows anyway (`projections.rows`, many at a time); what is
+row is still the one that was rendered.** The question goes to the rows anyway (`projections.rows`); what is
 saved is reading the long columns and rendering them. Because nothing is believed for any time, nothing has to be
 invalidated, whoever projects, on whichever node:
 
@@ -34,16 +34,16 @@ Key = tuple[str, int, int]
 
 
 class Rendered(NamedTuple):
-    """A body cut at its holes; `people` may see it, None: everybody of the tenant."""
+    """A resource's JSON cut at its holes; `people` may see it, None: everybody of the tenant."""
 
     stamp: rows.Stamp
     pieces: list[bytes]
     people: tuple[UUID | None, ...] | None
 
 
-def key(view: str, tenant_id: UUID, id: UUID) -> Key:
-    """Numbers, as UUIDs are hashed in Python."""
-    return view, tenant_id.int, id.int
+def key(view: str, tenant_id: UUID, id: int) -> Key:
+    """`id` as a number; UUIDs are hashed in Python."""
+    return view, tenant_id.int, id
 
 
 class Kept:

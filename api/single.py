@@ -1,12 +1,12 @@
-"""One resource by its id: a row of a view, what is kept of it, who may see it."""
+"""Resources of a view's rows: what is kept of them, and who may see one that is asked for by its id."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
 
-from api import answers, etags, kept
+from api import etags, kept
 from api.asked import Reader
 from api.sent import Found
 from ledger import codec
@@ -33,12 +33,12 @@ class Resource(NamedTuple):
 
 async def show(reader: Reader, resource: Resource, id: UUID, *, sees_all: bool = True) -> Found[Any]:
     """200 or 304. Raises NotFound, also for who may not see it, RequestRefused for what is parked, and what `Reader.row` raises."""
-    key = kept.key(resource.view, reader.tenant_id, id)
+    key = kept.key(resource.view, reader.tenant_id, id.int)
     entry = reader.parts.kept.get(key)
     found = await reader.row(resource.view, id, rows.NO_STAMP if entry is None else entry.stamp)
     row = found.row
     if row is not None and (entry is None or not row.same):
-        entry = _rendered(resource, row)
+        entry = _rendered(resource, row.stamp, row.columns)
         reader.parts.kept.put(key, entry)
     is_seen = entry is not None and (sees_all or entry.people is None or reader.who.account_id in entry.people)
     if found.parked and (row is None or is_seen):
@@ -48,14 +48,28 @@ async def show(reader: Reader, resource: Resource, id: UUID, *, sees_all: bool =
     if row is None or entry is None or not is_seen:
         raise ledger_errors.NotFound(resource.name, id)
     personal = [row.columns[column] for column in resource.personal]
-    body = _filled(entry.pieces, [*personal, reader.shown(row.columns[-1])])
+    body = b'{"data":%b}' % _filled(entry.pieces, [*personal, reader.shown(row.columns[-1])])
     version = etags.version(row.version, erased=codec.ERASED in personal, generation=row.stamp.generation)
     return Found(body, reader.shown(found.position), version)
 
 
-def _rendered(resource: Resource, row: rows.Row) -> kept.Rendered:
-    pieces = _ENCODER.encode(answers.Data(resource.render(row.columns))).split(b"\0")
-    return kept.Rendered(row.stamp, pieces, None if resource.people is None else resource.people(row.columns))
+def listed(reader: Reader, resource: Resource, found: Sequence[rows.PageRow]) -> list[Any]:
+    """Each as JSON (msgspec.Raw). The reader may see all of them."""
+    return [msgspec.Raw(_listed(reader, resource, row)) for row in found]
+
+
+def _listed(reader: Reader, resource: Resource, row: rows.PageRow) -> bytes:
+    key = kept.key(resource.view, reader.tenant_id, row.id)
+    entry = reader.parts.kept.get(key)
+    if entry is None or entry.stamp != row.stamp:
+        entry = _rendered(resource, row.stamp, row.columns())
+        reader.parts.kept.put(key, entry)
+    return _filled(entry.pieces, [*map(row.text, resource.personal), reader.shown(row.position)])
+
+
+def _rendered(resource: Resource, stamp: rows.Stamp, columns: tuple[Any, ...]) -> kept.Rendered:
+    pieces = _ENCODER.encode(resource.render(columns)).split(b"\0")
+    return kept.Rendered(stamp, pieces, None if resource.people is None else resource.people(columns))
 
 
 def _filled(pieces: list[bytes], values: list[Any]) -> bytes:

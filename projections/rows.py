@@ -17,7 +17,7 @@ from psycopg.pq import Format
 from psycopg.pq.abc import PGresult
 
 from ledger import arrays, lane
-from projections import reading, transactions
+from projections import reading
 
 CALLS_MAX = 2
 """In flight: while the database looks for one, the process renders what came of the other."""
@@ -32,13 +32,15 @@ RECOVERY_S_MAX = 5.0
 VIEWS = ("transactions", "products", "refunds")
 STATEMENTS = {
     **{view: f"AS SELECT * FROM views.{view}_by_id($1, $2, $3, $4, $5)" for view in VIEWS},
-    "page": "AS SELECT * FROM views.transactions_page($1, $2, $3)",
-    "page_of_person": "AS SELECT * FROM views.transactions_page_of_person($1, $2, $3, $4)",
+    "newest": "AS SELECT * FROM views.newest_transactions($1, $2, $3)",
+    "newest_of_person": "AS SELECT * FROM views.newest_transactions_of_person($1, $2, $3, $4)",
 }
 _LAST = UUID(int=2**128 - 1)
 """No id is as high: a UUIDv7 begins with the time."""
 _FIXED = 6
 """Columns before those of the view."""
+_POSITION, _PARKED, _GENERATION, _STAMP, _PAGE_FIXED = range(5)
+"""Of a page: the same, and how many columns they are."""
 
 
 class Stamp(NamedTuple):
@@ -70,6 +72,44 @@ class Found(NamedTuple):
 
 NOTHING = Found(None, 0, 0)
 """Of a view that has not begun."""
+
+
+class PageRow:
+    """A row of a page. Its columns are read only if they are asked for: whoever knows it by its stamp needs few of them, and to
+    read all of them is half of what a page costs."""
+
+    __slots__ = ("_number", "_page", "id", "position", "stamp")
+
+    def __init__(self, page: "_Page", number: int) -> None:
+        value = page.result.get_value
+        self._page, self._number = page, number
+        self.id = int.from_bytes(value(number, _PAGE_FIXED) or b"")
+        """As a number, of 128 bits."""
+        self.stamp = Stamp(page.generation, value(number, _STAMP) or b"")
+        self.position = int.from_bytes(value(number, page.last) or b"")
+        """Of the last event applied to it."""
+
+    def text(self, column: int) -> str | None:
+        """One of the view's COLUMNS, which is text."""
+        value = self._page.result.get_value(self._number, _PAGE_FIXED + column)
+        return None if value is None else value.decode()
+
+    def columns(self) -> tuple[Any, ...]:
+        """The view's COLUMNS."""
+        return self._page.loader.load_rows(self._number, self._number + 1, tuple)[0][_PAGE_FIXED:]
+
+
+class _Page:
+    """A page as it came."""
+
+    __slots__ = ("generation", "last", "loader", "result")
+
+    def __init__(self, result: PGresult) -> None:
+        self.result = result
+        self.last = result.nfields - 1
+        self.generation = int.from_bytes(result.get_value(0, _GENERATION) or b"")
+        self.loader = Transformer()
+        self.loader.set_pgresult(result, format=Format.BINARY)
 
 
 class XidArray(arrays.PackedArray):
@@ -119,9 +159,9 @@ class Rows:
         self._schedule(view)
         return answer
 
-    async def page(
+    async def newest(
         self, tenant_id: UUID, before: UUID | None, limit: int, *, visible_to: UUID | None = None
-    ) -> reading.Page[transactions.TransactionRow]:
+    ) -> reading.Page[PageRow]:
         """At most `limit` (1–100) sales, newest first, those before `before`. Raises as `find`, and ValueError for another limit.
 
         `visible_to` leaves those of which that person is buyer or affiliate; None leaves all.
@@ -130,16 +170,20 @@ class Rows:
         values = [tenant_id.bytes, (before or _LAST).bytes, (limit + 1).to_bytes(4, "big")]
         try:
             if visible_to is None:
-                result = await self._lane.call("page", values)
+                result = await self._lane.call("newest", values)
             else:
-                result = await self._lane.call("page_of_person", [*values, visible_to.bytes])
+                result = await self._lane.call("newest_of_person", [*values, visible_to.bytes])
         except lane.Lost as error:
             raise psycopg.OperationalError(str(error)) from error
-        found = _loaded(result)
-        position, parked = found[0][:2] if found else (0, 0)
-        rows = [transactions.row(*columns[2:]) for columns in found if columns[2] is not None]
-        following = rows[limit - 1].id if len(rows) > limit else None
-        return reading.Page(rows[:limit], following, position, parked)
+        if not result.ntuples:
+            return reading.Page([], None, 0)
+        position, parked = (int.from_bytes(result.get_value(0, column) or b"") for column in (_POSITION, _PARKED))
+        if result.get_value(0, _STAMP) is None:
+            return reading.Page([], None, position, parked)
+        page = _Page(result)
+        rows = [PageRow(page, number) for number in range(min(limit, result.ntuples))]
+        following = UUID(int=rows[-1].id) if result.ntuples > limit else None
+        return reading.Page(rows, following, position, parked)
 
     def _schedule(self, view: str) -> None:
         """Those who ask in this turn of the loop, or too soon after the last call, go together."""

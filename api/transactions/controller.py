@@ -17,6 +17,7 @@ from api.sent import Found
 from api.transactions import bodies, resources, visibility
 from commands import transactions as commands
 from projections import sales as sales_view
+from projections import transactions as view
 
 PATH = "/api/v1/transactions"
 
@@ -39,7 +40,14 @@ class TransactionController(Controller):
         before = cursors.decode(cursor)
         person = visibility.person(reader.who)
         filters: dict[str, Any] = {"status": status, "buyer_id": buyer_id, "affiliate_id": affiliate_id}
-        found = await reader.transactions(before, limit, visible_to=person, **filters)
+        if all(value is None for value in filters.values()):
+            newest = await reader.newest_transactions(before, limit, visible_to=person)
+            known = single.listed(reader, resources.SINGLE, newest.rows)
+            return answers.page(known, newest.next, reader.shown(newest.position), newest.parked)
+        found = await reader.read(
+            lambda connection: view.page(connection, reader.tenant_id, before, limit, visible_to=person, **filters),
+            view.NAME,
+        )
         rows = [resources.of_row(row, reader.shown(row.position)) for row in found.rows]
         return answers.page(rows, found.next, reader.shown(found.position), found.parked)
 
