@@ -24,6 +24,9 @@ WAITERS_MAX = 1_000
 POLL_S = 0.01
 """While somebody waits. A look costs 70 µs of this process, so less than a hundredth of a core; three times as long made a view
 that another process keeps up readable after 21 ms in the median instead of 12."""
+FIRST_LOOK_S = 0.004
+"""After somebody began to wait. A view that this process keeps up is there by then and needs no look; of one that another process
+keeps up, a look at once would find nothing."""
 RECONNECT_S = 1.0
 KNOWN_MAX = 100_000
 """Pairs of tenant and view of which the position is remembered: about 20 MiB."""
@@ -161,9 +164,11 @@ class Reached:
 
     async def _look_up(self, connection: Connection) -> None:
         while True:
-            await self._somebody_waits.wait()
-            for tenant_id, view, position in await cross_tenant.positions(connection, list(self._waiters)):
-                self.moved(tenant_id, view, position)
             if not self._waiters:
                 self._somebody_waits.clear()
+                await self._somebody_waits.wait()
+                await asyncio.sleep(FIRST_LOOK_S)
+                continue
+            for tenant_id, view, position in await cross_tenant.positions(connection, list(self._waiters)):
+                self.moved(tenant_id, view, position)
             await asyncio.sleep(POLL_S)

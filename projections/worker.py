@@ -25,6 +25,9 @@ GATHER_S = 0.005
 At 500 commands/s four views take 0.2 of a core instead of 0.4, and are readable after 7 ms instead of 3."""
 GATHER_BUSY_S, BUSY_EVENTS = 0.025, 20
 """After a batch of so many events it rests so long: from about 2,000 commands/s on the commands need what batches cost."""
+GIVE_WAY_S = 0.005
+"""A view that wants none of the new events lets those go first that do, and on which a feed or a reader waits: all six views at once
+are a millisecond of the process. After one event, told to a listener: 3.6 to 5.5 ms instead of 4.9 to 8.1."""
 CLOSE_S_MAX = 10.0
 """How long closing waits for the batches in flight; a batch is usually done in 50 ms."""
 
@@ -154,6 +157,8 @@ class Worker:
             if stretch.to == stretch.after:
                 return  # woken for nothing
             events = stretch.of(self.view.wanted)
+            if not events and not self._behind and stretch.to - stretch.after < limit:
+                await give_way()
             async with connection.transaction():
                 moved = await self._move(connection, tenant_id, stretch)
                 for generation in moved:
@@ -384,3 +389,8 @@ class Worker:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._closing.wait(), self._reconnect_s)
         self._reconnect_s = min(self._reconnect_s * 2, RECONNECT_S_MAX)
+
+
+async def give_way() -> None:
+    """Of a view that nobody waits for."""
+    await asyncio.sleep(GIVE_WAY_S)

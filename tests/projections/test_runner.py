@@ -5,14 +5,28 @@ import sys
 from asyncio import subprocess
 from uuid import UUID
 
+import msgspec
 import psycopg
 import pytest
 
 from bitnexus import database as connections
+from domain import privacy
 from domain.products import Product
 from ledger import ids
 from ledger.waker import Waker
-from projections import accounts, catalogue, cross_tenant, failures, products, runner, sales, stream, tenants, worker
+from projections import (
+    accounts,
+    catalogue,
+    cross_tenant,
+    failures,
+    products,
+    runner,
+    sales,
+    stream,
+    tenants,
+    transactions,
+    worker,
+)
 from projections.view import Batch, Cursor, View
 from tests.projections.conftest import PATIENCE_S, Connection, StartProcess, assert_replay_gives_the_same, rows
 from tests.projections.story import Story, tell
@@ -69,6 +83,25 @@ async def test_new_events_are_shown_without_being_asked_for(
     await tell(world, story, 40, seed=2)
     await process.reaches(story)
     await assert_replay_gives_the_same(world, source, story.tenant_id)
+
+
+async def test_a_view_that_wants_none_of_the_events_lets_the_others_go_first(
+    start_process: StartProcess, world: World, story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or whoever waits for the view that shows them waits for the transactions of all. But not while it catches up,
+    or while another tenant waits for it."""
+    go_on = asyncio.Event()
+    monkeypatch.setattr(worker, "give_way", go_on.wait)
+    other = await tell(world, Story(ids.new_id()), 3, seed=2)
+    idle = msgspec.structs.replace(view_of(Recorder(), "idle"), topics=(privacy.Erasure.PersonErased,))
+    process = await start_process([idle, transactions.VIEW])
+    await process.reaches(story, [transactions.VIEW])
+    full_batches = story.position // 10 * 10
+    await process.reached.wait(story.tenant_id, [idle.name], full_batches, PATIENCE_S)
+    assert process.reached.at(story.tenant_id, idle.name) == full_batches < story.position
+    await process.reaches(other, [idle])
+    go_on.set()
+    await process.reaches(story, [idle])
 
 
 async def test_new_events_are_found_without_any_wake(start_process: StartProcess, world: World, story: Story) -> None:
