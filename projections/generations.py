@@ -33,7 +33,7 @@ ALL_LOCKED: LiteralString = ALL + " FOR UPDATE"
 
 # The first statement of a batch. Whoever moves the position holds the rows until the batch is committed, so two never project
 # the same event at the same time; the token says that nobody else was given the tenant meanwhile.
-MOVE: LiteralString = """
+_MOVED: LiteralString = """
 UPDATE views.positions
 SET position = %(to)s, failure = NULL, attempts = 0, failed_at = NULL, moved_at = clock_timestamp(),
     rate = rate * exp(greatest(-extract(epoch FROM clock_timestamp() - moved_at)::float8 / %(fade_s)s, -50))
@@ -41,8 +41,9 @@ SET position = %(to)s, failure = NULL, attempts = 0, failed_at = NULL, moved_at 
 WHERE tenant_id = %(tenant)s AND view = %(view)s AND state IN ('active', 'ready') AND position = %(after)s
   AND version <= %(version)s AND NOT stopped
   AND EXISTS (SELECT FROM views.leases l WHERE l.view = %(view)s AND l.bucket = %(bucket)s AND l.token = %(token)s)
-RETURNING generation, version, state, position, fed, parked, stopped, failure
 """
+MOVE: LiteralString = _MOVED + "RETURNING generation, version, state, position, fed, parked, stopped, failure"
+MOVE_ALONE: LiteralString = _MOVED + "AND fed = 1"
 
 FAILED: LiteralString = """
 UPDATE views.positions SET failure = %(failure)s, attempts = %(attempts)s, failed_at = clock_timestamp(), stopped = %(stopped)s
@@ -114,23 +115,44 @@ def active(found: list[Generation]) -> Generation | None:
     return next((each for each in found if each.state == "active"), None)
 
 
-async def move(
-    connection: Connection, view: str, version: int, tenant_id: UUID, after: int, to: int, bucket: int, token: int
-) -> list[Generation]:
+class Step(msgspec.Struct, frozen=True):
+    """Of a view of one tenant past the events behind `after` up to `to`, by code of `version`, under a lease's `token`."""
+
+    view: str
+    version: int
+    tenant_id: UUID
+    after: int
+    to: int
+    bucket: int
+    token: int
+
+    def values(self) -> dict[str, object]:
+        """For MOVE."""
+        return {**msgspec.structs.asdict(self), "tenant": self.tenant_id, "fade_s": RATE_S}
+
+
+async def move(connection: Connection, step: Step | None) -> list[Generation]:
     """Those that are fed, moved from `after` to `to` and held until the transaction ends, the active one first.
 
-    None of them if they are elsewhere, stopped or of a newer version, or if the lease's token is not the last one. Raises
-    Changed if one came or went at this very moment: roll back and try again.
+    None of them if they are elsewhere, stopped or of a newer version, or if the lease's token is not the last one, or without a
+    step. Raises Changed if one came or went at this very moment: roll back and try again.
     """
-    values = {
-        **{"tenant": tenant_id, "view": view, "version": version, "after": after, "to": to},
-        **{"bucket": bucket, "token": token, "fade_s": RATE_S},
-    }
-    cursor = await connection.execute(MOVE, values, prepare=True, binary=True)
+    if step is None:
+        return []
+    cursor = await connection.execute(MOVE, step.values(), prepare=True, binary=True)
     moved = sorted([Generation(*row) for row in await cursor.fetchall()], key=lambda each: each.state)
     if moved and moved[0].fed != len(moved):
-        raise Changed(view, tenant_id)
+        raise Changed(step.view, step.tenant_id)
     return moved
+
+
+async def move_alone(connection: Connection, step: Step | None) -> bool:
+    """As `move`, for events of which the view wants none, by one statement outside of a transaction; whether it was done. It is
+    not where more than one generation is fed: all of them or none have to move."""
+    return (
+        step is not None
+        and (await connection.execute(MOVE_ALONE, step.values(), prepare=True, binary=True)).rowcount == 1
+    )
 
 
 async def failed(

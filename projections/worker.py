@@ -159,8 +159,11 @@ class Worker:
             events = stretch.of(self.view.wanted)
             if not events and not self._behind and stretch.to - stretch.after < limit:
                 await give_way()
+            if not events and await generations.move_alone(connection, self._step(tenant_id, stretch)):
+                self._advanced(tenant_id, target, stretch)
+                return
             async with connection.transaction():
-                moved = await self._move(connection, tenant_id, stretch)
+                moved = await generations.move(connection, self._step(tenant_id, stretch))
                 for generation in moved:
                     await batches.apply(connection, self.view, tenant_id, generation, events)
             if moved:
@@ -170,17 +173,13 @@ class Worker:
         except Exception as error:  # noqa: BLE001  the edge of a supervised task: logged, kept in `state`, retried
             await self._failed(tenant_id, target, stretch, error)
 
-    async def _move(
-        self, connection: positions.Connection, tenant_id: UUID, stretch: stream.Stretch
-    ) -> list[generations.Generation]:
-        """The generations that are fed, their rows held; none if this is not for this process to do."""
+    def _step(self, tenant_id: UUID, stretch: stream.Stretch) -> generations.Step | None:
+        """None if this is not for this process to do."""
         token = self._leases.token(self.view.name, tenant_id)
         if token is None:
-            return []
-        view, bucket = self.view, leases.bucket(tenant_id)
-        return await generations.move(
-            connection, view.name, view.version, tenant_id, stretch.after, stretch.to, bucket, token
-        )
+            return None
+        bucket = leases.bucket(tenant_id)
+        return generations.Step(self.view.name, self.view.version, tenant_id, stretch.after, stretch.to, bucket, token)
 
     async def _find(self, connection: positions.Connection, tenant_id: UUID, target: int) -> bool:
         """Where the view is; made if it is new. False: it is not for this process to go on."""
@@ -334,7 +333,7 @@ class Worker:
         """Get past one event. False: refused. Raises GenerationFailed of the active one, if it must not be parked there."""
         events = stretch.of(self.view.wanted)
         async with connection.transaction():
-            moved = await self._move(connection, tenant_id, stretch)
+            moved = await generations.move(connection, self._step(tenant_id, stretch))
             await settling.settle(connection, self.view, tenant_id, moved, events, attempts, parks=parks)
         return bool(moved)
 

@@ -10,7 +10,6 @@ import asyncio
 import os
 import signal
 import sys
-from typing import Any
 from uuid import UUID
 
 from bitnexus import database as connections
@@ -27,21 +26,20 @@ def stop_once(moment: str, at: int) -> None:
     move = generations.move
     stopped = False
 
-    async def moving(*arguments: Any) -> list[generations.Generation]:
+    async def moving(connection: generations.Connection, step: generations.Step | None) -> list[generations.Generation]:
         nonlocal stopped
-        view, after = arguments[1], arguments[4]
-        if stopped or view != "sales" or after < at:
-            return await move(*arguments)
+        if stopped or step is None or step.view != "sales" or step.after < at:
+            return await move(connection, step)
         stopped = True
-        moved = await move(*arguments) if moment == "within" else None
+        moved = await move(connection, step) if moment == "within" else None
         print("stopped", flush=True)
         os.kill(os.getpid(), signal.SIGSTOP)
         if moved is None:
-            moved = await move(*arguments)
+            moved = await move(connection, step)
             print("went on" if moved else "refused", flush=True)
         return moved
 
-    generations.move = moving  # type: ignore[assignment]  # the same arguments, by position
+    generations.move = moving
 
 
 async def main(app_url: str, batch_events: int, moment: str = "", at: int = 0) -> None:

@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from asyncio import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from uuid import UUID
 
@@ -101,8 +101,15 @@ async def test_a_dead_processs_leases_are_taken_with_higher_tokens(projector: Co
     assert (alive.held(), dead.held()) == (leases.BUCKETS // 2, leases.BUCKETS // 2)
 
 
-async def test_a_batch_with_an_old_token_is_refused(projector: Connection, story: Story) -> None:
-    """The position may still be what the late process thinks."""
+async def move(connection: Connection, step: generations.Step) -> int:
+    return len(await generations.move(connection, step))
+
+
+@pytest.mark.parametrize("by", [move, generations.move_alone])
+async def test_a_batch_with_an_old_token_is_refused(
+    projector: Connection, story: Story, by: Callable[[Connection, generations.Step], Awaitable[int]]
+) -> None:
+    """The position may still be what the late process thinks. Also if the view wants none of the events."""
     await generations.begin(projector, "products", 1, story.tenant_id)
     late, alive = (leases.Leases(ids.new_id(), [products.VIEW]) for _ in range(2))
     old = await hold(projector, late, products.VIEW, story.tenant_id)
@@ -114,8 +121,7 @@ async def test_a_batch_with_an_old_token_is_refused(projector: Connection, story
     newer = "UPDATE views.positions SET version = %s WHERE tenant_id = %s"
 
     async def moved(token: int, after: int) -> int:
-        found = await generations.move(projector, "products", 1, story.tenant_id, after, after + 10, bucket, token)
-        return len(found)
+        return await by(projector, generations.Step("products", 1, story.tenant_id, after, after + 10, bucket, token))
 
     assert await moved(old, 0) == 0
     assert await moved(new, 5) == 0  # nor from where the view is not
@@ -124,6 +130,26 @@ async def test_a_batch_with_an_old_token_is_refused(projector: Connection, story
     await projector.execute(newer, (1, story.tenant_id))
     assert await moved(new, 0) == 1
     assert await moved(new, 0) == 0  # nor a second time
+
+
+async def test_a_view_that_is_being_rebuilt_is_moved_in_all_its_generations_or_not_at_all(
+    projector: Connection, story: Story
+) -> None:
+    """Or they would never stand at one position again, and the rebuild could not be switched to."""
+    await generations.begin(projector, "products", 1, story.tenant_id)
+    held = leases.Leases(ids.new_id(), [products.VIEW])
+    token = await hold(projector, held, products.VIEW, story.tenant_id)
+    assert token is not None
+    await projector.execute(
+        "INSERT INTO views.positions (tenant_id, view, generation, version, position, state)"
+        " VALUES (%s, 'products', 2, 1, 0, 'ready')",
+        (story.tenant_id,),
+    )
+    await generations.set_fed(projector, "products", story.tenant_id, 2)
+    step = generations.Step("products", 1, story.tenant_id, 0, 10, leases.bucket(story.tenant_id), token)
+    assert not await generations.move_alone(projector, step)
+    assert await move(projector, step) == 2
+    assert {each.position for each in await generations.all_of(projector, "products", story.tenant_id)} == {10}
 
 
 async def test_a_newer_release_takes_the_view_from_an_older_one(projector: Connection) -> None:
