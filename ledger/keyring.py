@@ -60,16 +60,19 @@ WHERE tenant_id = %(tenant)s AND subject_id = ANY (%(subjects)s)
 """
 # Cross-tenant, of the projector's role. The first row is where the next look begins: no transaction below it is under way, so
 # whatever such a one erased is in this look or was in an earlier one. A transaction id at or above xmax is another cluster's:
-# the row came with a restored dump, and was there before this process began.
+# the row came with a restored dump, and was there before this process began. One transaction may erase more than are read at
+# once: an import does, of a tenant that has forgotten many.
 LOOK: LiteralString = """
-SELECT NULL::uuid, NULL::uuid, pg_snapshot_xmin(pg_current_snapshot())::text
+SELECT NULL, NULL::uuid, NULL::uuid, pg_snapshot_xmin(pg_current_snapshot())::text
 UNION ALL
-(SELECT tenant_id, subject_id, erased_in::text FROM ledger.erased_subjects
- WHERE erased_in >= %(since)s::text::xid8 AND erased_in < pg_snapshot_xmax(pg_current_snapshot())
- ORDER BY ledger.erased_subjects.erased_in LIMIT %(limit)s)
+(SELECT e.erased_in::text, e.tenant_id, e.subject_id, NULL FROM ledger.erased_subjects e
+ WHERE (e.erased_in, e.tenant_id, e.subject_id) > (%s::text::xid8, %s::uuid, %s::uuid)
+   AND e.erased_in < pg_snapshot_xmax(pg_current_snapshot())
+ ORDER BY e.erased_in, e.tenant_id, e.subject_id LIMIT %s)
 """
 NOW = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text"
 
+_NIL = UUID(int=0)
 _log = logging.getLogger(__name__)
 
 
@@ -273,7 +276,8 @@ class Watcher:
     def __init__(self, keyring: Keyring, connect: Connect) -> None:
         self._keyring = keyring
         self._connect = connect
-        self._since: str | None = None  # every erasure of a transaction below this id is known
+        self._read_to: tuple[str, UUID, UUID] | None = None  # what was erased up to this one is known
+        self._looking: tuple[float, str] | None = None  # a part of a look is done: its begin, where the next begins
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -292,22 +296,23 @@ class Watcher:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def look(self, connection: Connection) -> None:
-        """What was erased since the last look is dropped when this returns."""
+        """What was erased since the last look is dropped when this returns. One that fails goes on the next time where it was."""
         begun_at = time.monotonic()
-        if self._since is None:  # nothing that was erased before now can be in a keyring that is empty now
+        if self._read_to is None:  # nothing that was erased before now can be in a keyring that is empty now
             row = await (await connection.execute(NOW)).fetchone()
             assert row is not None
-            self._since = row[0]
+            self._read_to = (row[0], _NIL, _NIL)
             self._keyring.clear()
         full = True
         while full:
-            cursor = await connection.execute(LOOK, {"since": self._since, "limit": ERASED_PER_LOOK_MAX})
-            (_, _, next_since), *erased = await cursor.fetchall()
-            self._keyring.drop((tenant_id, subject_id) for tenant_id, subject_id, _ in erased)
+            cursor = await connection.execute(LOOK, (*self._read_to, ERASED_PER_LOOK_MAX))
+            (_, _, _, oldest), *erased = await cursor.fetchall()
+            # The first query's: what was under way then may commit below what has been read by now.
+            begun_at, following = self._looking = self._looking or (begun_at, oldest)
+            self._keyring.drop((tenant_id, subject_id) for _, tenant_id, subject_id, _ in erased)
             full = len(erased) == ERASED_PER_LOOK_MAX
-            self._since = (
-                erased[-1][2] if full else next_since
-            )  # one transaction erases far fewer than are read at once
+            self._read_to = erased[-1][:3] if full else (following, _NIL, _NIL)
+        self._looking = None
         self._keyring.looked(begun_at)
 
     async def _run(self, connection: Connection) -> None:

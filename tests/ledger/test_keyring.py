@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from uuid import UUID
 
 import psycopg
@@ -19,6 +19,7 @@ from tests.world import MASTER, World, caller
 
 ANN = accounts.Register(email="ann@example.com", name="Ann", password="correct horse battery")
 PATIENCE_S = 20.0
+ERASED = "INSERT INTO ledger.erased_subjects (tenant_id, subject_id) VALUES (%s, %s)"
 
 
 class Clock:
@@ -155,10 +156,9 @@ async def test_an_erasure_that_was_under_way_during_a_look_is_in_the_next_one(
     keyring, watcher = other_process(world)
     await watcher.look(projector)
     await keyring.find(projector, tenant_id, [ann])
-    insert = "INSERT INTO ledger.erased_subjects (tenant_id, subject_id) VALUES (%s, %s)"
     with psycopg.connect(world.database.owner_url) as slow, psycopg.connect(world.database.owner_url) as quick:
-        slow.execute(insert, [tenant_id, ann])
-        quick.execute(insert, [tenant_id, tenant_id])
+        slow.execute(ERASED, [tenant_id, ann])
+        quick.execute(ERASED, [tenant_id, tenant_id])
         quick.commit()
         await watcher.look(projector)
         assert keyring.at_hand(tenant_id, [ann])
@@ -176,9 +176,68 @@ async def test_more_erasures_than_one_look_reads_are_all_found(
     erased = [UUID(int=n) for n in range(1, 8)]
     with psycopg.connect(world.database.owner_url, autocommit=True) as owner:
         for subject in erased:
-            owner.execute("INSERT INTO ledger.erased_subjects VALUES (%s, %s)", [tenant_id, subject])
+            owner.execute(ERASED, [tenant_id, subject])
     await watcher.look(projector)
     assert [subject for _, subject in keyring._erased] == [subject.int for subject in erased]
+
+
+async def test_one_transaction_that_erases_more_than_one_look_reads_is_read_to_its_end(
+    world: World, tenant_id: UUID, ann: UUID, projector: AsyncConnection[TupleRow], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The import of a tenant that has forgotten many is one. Who is erased after it must be found, too."""
+    monkeypatch.setattr(keyrings, "ERASED_PER_LOOK_MAX", 2)
+    keyring, watcher = other_process(world)
+    await watcher.look(projector)
+    await keyring.find(projector, tenant_id, [ann])
+    imported = [UUID(int=n) for n in range(1, 8)]
+    with psycopg.connect(world.database.owner_url) as owner:
+        for subject in imported:
+            owner.execute(ERASED, [tenant_id, subject])
+    await erase(world, tenant_id, ann)
+    async with asyncio.timeout(PATIENCE_S):
+        await watcher.look(projector)
+    assert [subject for _, subject in keyring._erased] == [*(subject.int for subject in imported), ann.int]
+    assert len(keyring) == 0
+
+
+async def test_a_look_that_was_cut_off_goes_on_and_promises_no_more_than_it_saw(
+    world: World, tenant_id: UUID, ann: UUID, projector: AsyncConnection[TupleRow], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a look that takes longer than it may would never end. Whoever was being erased when it began is not seen by the rest
+    of it, and so the rest says nothing of them."""
+    monkeypatch.setattr(keyrings, "ERASED_PER_LOOK_MAX", 2)
+    keyring, watcher = other_process(world)
+    await watcher.look(projector)
+    others = [UUID(int=n) for n in range(1, 5)]
+    looked: list[float] = []
+    monkeypatch.setattr(keyring, "looked", looked.append)
+
+    dropped: list[UUID] = []
+
+    def drop_once(subjects: Iterable[tuple[UUID, UUID]]) -> None:
+        if dropped:
+            raise psycopg.OperationalError("cut")
+        dropped.extend(subject for _, subject in subjects)
+
+    with psycopg.connect(world.database.owner_url) as slow, psycopg.connect(world.database.owner_url) as quick:
+        slow.execute(ERASED, [tenant_id, ann])
+        for subject in others:
+            quick.execute(ERASED, [tenant_id, subject])
+        quick.commit()
+        with monkeypatch.context() as patch:
+            patch.setattr(keyring, "drop", drop_once)  # the second part is cut off
+            with pytest.raises(psycopg.OperationalError):
+                await watcher.look(projector)
+        slow.commit()
+        committed_at = time.monotonic()
+    async with asyncio.timeout(PATIENCE_S):
+        await watcher.look(projector)
+    assert dropped == others[:2]
+    assert [subject for _, subject in keyring._erased] == [subject.int for subject in others[2:]]
+    assert [begun_at < committed_at for begun_at in looked] == [True]
+    await watcher.look(projector)
+    assert (tenant_id.int, ann.int) in keyring._erased
+    assert looked[-1] > committed_at
 
 
 async def test_a_look_reads_what_is_new_and_not_everybody_who_was_ever_erased(
@@ -193,7 +252,7 @@ async def test_a_look_reads_what_is_new_and_not_everybody_who_was_ever_erased(
         owner.execute("VACUUM ANALYZE ledger.erased_subjects")
     row = await (await projector.execute(keyrings.NOW)).fetchone()
     assert row is not None
-    explained = await projector.execute("EXPLAIN " + keyrings.LOOK, {"since": row[0], "limit": 10_000})
+    explained = await projector.execute("EXPLAIN " + keyrings.LOOK, (row[0], UUID(int=0), UUID(int=0), 10_000))
     plan = "\n".join(line for (line,) in await explained.fetchall())
     assert "Index Only Scan using erased_subjects_since" in plan
     assert "Sort" not in plan
@@ -212,7 +271,7 @@ async def test_a_query_that_was_under_way_brings_no_key_back(world: World, tenan
 async def test_a_key_that_is_made_while_its_person_is_erased_goes_too(world: World, tenant_id: UUID, ann: UUID) -> None:
     """Whoever waits for the row of a key that is being destroyed must not make it again."""
     with psycopg.connect(world.database.owner_url) as eraser:
-        eraser.execute("INSERT INTO ledger.erased_subjects (tenant_id, subject_id) VALUES (%s, %s)", [tenant_id, ann])
+        eraser.execute(ERASED, [tenant_id, ann])
         eraser.execute("DELETE FROM ledger.subject_keys WHERE subject_id = %s", [ann])
         async with world.app.connection() as connection:
             query = connection.execute(keyrings.OPEN_KEYS, (tenant_id, [ann], [b"new"], MASTER.id))
