@@ -94,7 +94,7 @@ class PrivacyController(Controller):
         last admin is not erased, 409: let there be another one first.
         """
         visibility.check(sender.who, user_id, "accounts:erase")
-        command = commands.Erase(account_id=user_id)
+        command = commands.Erase(account_id=user_id, version=sender.version)
         receipt = await commands.erase(command, sender.caller, sender.ledger, sender.parts.noted)
         erased = Erasure(user_id=user_id, erased_at=receipt.aggregate.created_on)
         return answers.one(erased, sender.shown(receipt.position))

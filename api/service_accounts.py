@@ -110,7 +110,7 @@ class ServiceAccountController(Controller):
     )
     async def close(self, service_account_id: FromPath[UUID], sender: NamedDependency[Sender]) -> Response[None]:
         """Its keys count no more, for good."""
-        command = commands.Close(account_id=service_account_id)
+        command = commands.Close(account_id=service_account_id, version=sender.version)
         receipt = await commands.close(command, sender.caller, sender.ledger)
         return answers.nothing(sender.shown(receipt.position))
 
@@ -124,7 +124,8 @@ class ServiceAccountController(Controller):
         self, service_account_id: FromPath[UUID], sender: NamedDependency[Sender]
     ) -> Response[answers.Data[ServiceAccountWithKey]]:
         """A second key, to be used before the first one is revoked. 409 if there are two."""
-        return await _made(await commands.issue_key(service_account_id, sender.caller, sender.ledger), sender)
+        made = await commands.issue_key(service_account_id, sender.caller, sender.ledger, version=sender.version)
+        return await _made(made, sender)
 
     @delete(
         "/{service_account_id:uuid}/keys/{key_id:uuid}",
@@ -139,7 +140,7 @@ class ServiceAccountController(Controller):
         sender: NamedDependency[Sender],
     ) -> Response[None]:
         """The key counts no more, within two seconds everywhere. 409 if there is none of that id."""
-        command = commands.RevokeKey(account_id=service_account_id, key_id=key_id)
+        command = commands.RevokeKey(account_id=service_account_id, key_id=key_id, version=sender.version)
         receipt = await commands.revoke_key(command, sender.caller, sender.ledger)
         return answers.nothing(sender.shown(receipt.position))
 

@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 
 from commands import accounts as account_commands
-from commands import admins, sessions
+from commands import admins, repeats, sessions
 from commands.repeats import repeatable
 from commands.transactions import BUYER
 from domain import accounts, privacy, refusals, transactions
@@ -55,12 +55,13 @@ class PersonNotNamed(refusals.Invalid):
 
 class Erase(msgspec.Struct, frozen=True, kw_only=True):
     """One of the four names the person. `subject_id` is for who has an id from the list of erasures: an account's, or a
-    buyer's, who was erased before and stays so, also if it is the tenant's last admin."""
+    buyer's, who was erased before and stays so, also if it is the tenant's last admin. `version`: the account's, None if any will do."""
 
     account_id: UUID | None = None
     email: str | None = None
     buyer_ref: str | None = None
     subject_id: UUID | None = None
+    version: int | None = None
 
 
 async def noted_nowhere(tenant_id: UUID, subject_id: UUID) -> None:
@@ -79,6 +80,7 @@ async def erase(command: Erase, caller: Caller, ledger: Ledger, noted: Noted) ->
     if account is None and command.account_id is not None:
         raise errors.NotFound(accounts.Account.TOPIC, subject_id)
     if account is not None:
+        repeats.check_version(account, command.version)
         await admins.leave(account, caller, ledger, last_too=command.subject_id is not None)
     id = erasure_id(caller.tenant_id, subject_id)
     before = (await ledger.load_many(privacy.Erasure, caller.tenant_id, [id])).get(id)

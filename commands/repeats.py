@@ -52,6 +52,12 @@ def repeatable(cls: type[A]) -> Callable[[Handler[C, P, A]], Handler[C, P, A]]:
     return decorate
 
 
+def check_version(aggregate: aggregates.Aggregate, version: int | None) -> None:
+    """`version`: the one that a command was decided upon, None if any will do. Raises VersionConflict."""
+    if version is not None and aggregate.version != version:
+        raise errors.VersionConflict(aggregate.id)
+
+
 def _is_met(refused: Exception, command: object) -> bool:
     """Whether only the moment was wrong. Who names a version wants it decided upon that one or not at all."""
     return isinstance(refused, errors.VersionConflict) and getattr(command, "version", None) is None

@@ -14,6 +14,7 @@ from uuid import UUID
 
 import msgspec
 
+from commands import repeats
 from commands.repeats import repeatable
 from domain import refusals
 from domain.service_accounts import ServiceAccount, create
@@ -90,12 +91,17 @@ async def make(command: Create, caller: Caller, ledger: Ledger) -> Made:
     return await _issue(account, caller, ledger, marked)
 
 
-async def issue_key(account_id: UUID, caller: Caller, ledger: Ledger) -> Made:
-    """One more key. Raises NotFound, ServiceAccountClosed, TooManyKeys, VersionConflict."""
+async def issue_key(account_id: UUID, caller: Caller, ledger: Ledger, *, version: int | None = None) -> Made:
+    """One more key. `version`: the account's that this was decided upon, None if any will do.
+
+    Raises NotFound, ServiceAccountClosed, TooManyKeys, VersionConflict.
+    """
     again = await _again(caller, ledger)
     if again is not None:
         return again
-    return await _issue(await ledger.load(ServiceAccount, caller.tenant_id, account_id), caller, ledger)
+    account = await ledger.load(ServiceAccount, caller.tenant_id, account_id)
+    repeats.check_version(account, version)
+    return await _issue(account, caller, ledger)
 
 
 async def _again(caller: Caller, ledger: Ledger) -> Made | None:
@@ -116,14 +122,18 @@ async def _issue(account: ServiceAccount, caller: Caller, ledger: Ledger, *secre
 
 
 class RevokeKey(msgspec.Struct, frozen=True, kw_only=True):
+    """`version`: as in `issue_key`."""
+
     account_id: UUID
     key_id: UUID
+    version: int | None = None
 
 
 @repeatable(ServiceAccount)
 async def revoke_key(command: RevokeKey, caller: Caller, ledger: Ledger) -> Receipt[ServiceAccount]:
     """The key counts no more in this process at once, in the others within two seconds. Raises NotFound, KeyUnknown, VersionConflict."""
     account = await ledger.load(ServiceAccount, caller.tenant_id, command.account_id)
+    repeats.check_version(account, command.version)
     account.revoke_key(command.key_id)
     return await ledger.append(
         caller, account, secrets=[Secret(command.key_id, key_uses.KIND, None)], revokes=[command.key_id]
@@ -131,13 +141,17 @@ async def revoke_key(command: RevokeKey, caller: Caller, ledger: Ledger) -> Rece
 
 
 class Close(msgspec.Struct, frozen=True, kw_only=True):
+    """`version`: as in `issue_key`."""
+
     account_id: UUID
+    version: int | None = None
 
 
 @repeatable(ServiceAccount)
 async def close(command: Close, caller: Caller, ledger: Ledger) -> Receipt[ServiceAccount]:
     """All its keys count no more. Doing it again changes nothing. Raises NotFound, VersionConflict."""
     account = await ledger.load(ServiceAccount, caller.tenant_id, command.account_id)
+    repeats.check_version(account, command.version)
     keys = account.keys
     account.close()
     gone = [Secret(key_id, key_uses.KIND, None) for key_id in keys]

@@ -39,7 +39,8 @@ class EmailController(Controller):
     )
     async def ask(self, sender: NamedDependency[Sender]) -> Response[None]:
         """Have another mail sent to one's address, by which to show that it is one's own; none if that was shown."""
-        receipt = await commands.ask_verification(sender.who.account_id, sender.caller, sender.ledger)
+        who, version = sender.who, sender.version
+        receipt = await commands.ask_verification(who.account_id, sender.caller, sender.ledger, version=version)
         return Answer(None, status_code=202, headers=answers.headers(sender.shown(receipt.position)))
 
     @post(
@@ -70,7 +71,10 @@ class EmailController(Controller):
         """Have a mail sent to another address, by which it becomes one's own; until then nothing changes. 403 if the current password
         is not right."""
         command = commands.AskChange(
-            account_id=sender.who.account_id, email=data.email, current_password=data.current_password
+            account_id=sender.who.account_id,
+            email=data.email,
+            current_password=data.current_password,
+            version=sender.version,
         )
         async with attempts.counted_current(sender):
             receipt = await commands.ask_change(command, sender.caller, sender.ledger, sender.parts.passwords)

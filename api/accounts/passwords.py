@@ -52,7 +52,11 @@ class PasswordController(Controller):
         says that it was done."""
         who = sender.who
         command = commands.ChangePassword(
-            account_id=who.account_id, session_id=who.session_id, current=data.current_password, new=data.password
+            account_id=who.account_id,
+            session_id=who.session_id,
+            current=data.current_password,
+            new=data.password,
+            version=sender.version,
         )
         async with attempts.counted_current(sender):
             receipt = await commands.change_password(command, sender.caller, sender.ledger, sender.parts.passwords)

@@ -79,7 +79,10 @@ class SecondFactorController(Controller):
         """Make a second factor, or another one, which takes a code of the old one. It counts from its confirmation on, within 30 minutes.
         403 if the current password or the code is not right, 422 without a code where one is needed."""
         command = commands.Enrol(
-            account_id=sender.who.account_id, current_password=data.current_password, code=data.code
+            account_id=sender.who.account_id,
+            current_password=data.current_password,
+            code=data.code,
+            version=sender.version,
         )
         issuer = await _issuer(sender.who.tenant_id, sender.parts)
         async with attempts.counted_current(sender):
@@ -102,7 +105,8 @@ class SecondFactorController(Controller):
     ) -> Response[answers.Data[RecoveryCodes]]:
         """From now on logging in takes a code. The recovery codes are for the loss of the authenticator; a repeat shows none. 403 if
         the code is wrong, 409 after ten that were."""
-        done = await commands.confirm(sender.who.account_id, data.code, sender.caller, sender.ledger)
+        who, version = sender.who, sender.version
+        done = await commands.confirm(who.account_id, data.code, sender.caller, sender.ledger, version=version)
         headers = {**answers.headers(sender.shown(done.receipt.position)), **auth.NO_STORE}
         body = RecoveryCodes(recovery_codes=done.recovery_codes)
         return Response(answers.Data(body), status_code=200, headers=headers)
@@ -124,6 +128,7 @@ class SecondFactorController(Controller):
             current_password=data.current_password,
             required=tenant.second_factor == tenants.SecondFactor.REQUIRED,
             code=data.code,
+            version=sender.version,
         )
         async with attempts.counted_current(sender):
             receipt = await commands.disable(command, sender.caller, sender.ledger, sender.parts.passwords)
@@ -138,7 +143,7 @@ class SecondFactorController(Controller):
     async def remove_of(self, user_id: FromPath[UUID], sender: NamedDependency[Sender]) -> Response[None]:
         """For somebody who lost the authenticator and the recovery codes: the password alone is enough again, or another one has to be
         made if the tenant wants one. A mail tells the person. 409 for one's own."""
-        receipt = await commands.remove(user_id, sender.caller, sender.ledger)
+        receipt = await commands.remove(user_id, sender.caller, sender.ledger, version=sender.version)
         return answers.nothing(sender.shown(receipt.position))
 
     @post(

@@ -4,7 +4,7 @@ from uuid import UUID
 
 import msgspec
 
-from commands import mails, sessions
+from commands import mails, repeats, sessions
 from commands.accounts import mailed, password
 from commands.accounts.mailed import MailedTokenInvalid, Purpose
 from commands.accounts.registering import EMAIL, EmailTaken
@@ -20,9 +20,12 @@ NEW_ADDRESS = "new address"
 
 
 class AskChange(msgspec.Struct, frozen=True, kw_only=True):
+    """`version`: the account's that this was decided upon, None if any will do."""
+
     account_id: UUID
     email: str
     current_password: str
+    version: int | None = None
 
 
 class Confirm(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,12 +33,15 @@ class Confirm(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @repeatable(accounts.Account)
-async def ask_verification(command: UUID, caller: Caller, ledger: Ledger) -> Receipt[accounts.Account]:
+async def ask_verification(
+    command: UUID, caller: Caller, ledger: Ledger, *, version: int | None = None
+) -> Receipt[accounts.Account]:
     """Another mail to the account's address; none if that is verified, or was sent one just now.
 
-    Raises NotFound, AccountDeactivated.
+    Raises NotFound, AccountDeactivated, VersionConflict.
     """
     account = await ledger.load(accounts.Account, caller.tenant_id, command)
+    repeats.check_version(account, version)
     needless = account.email_verified or await mailed.wait(account.tenant_id, account.id, Purpose.VERIFY, ledger)
     secrets = [] if needless else await mailed.verifying(account, ledger)
     return await ledger.append(caller, account, secrets=secrets)
@@ -57,9 +63,10 @@ async def ask_change(
     """A mail to the new address. Nothing is changed, and nothing reserved, until it was answered; whether somebody else has the
     address is said to who receives its mail alone.
 
-    Raises PasswordWrong, EmailInvalid, MailedTooOften, HashingOverloaded, NotFound.
+    Raises PasswordWrong, EmailInvalid, MailedTooOften, HashingOverloaded, NotFound, VersionConflict.
     """
     account = await ledger.load(accounts.Account, caller.tenant_id, command.account_id)
+    repeats.check_version(account, command.version)
     fenced = await sessions.fenced(account.id, caller.tenant_id, ledger)  # before the password is looked at
     await password.check_current(account, command.current_password, ledger, passwords)
     email = accounts.written_email(command.email)

@@ -4,7 +4,7 @@ from uuid import UUID
 
 import msgspec
 
-from commands import mails, sessions
+from commands import mails, repeats, sessions
 from commands.accounts import mailed
 from commands.accounts.mailed import MailedTokenInvalid, Purpose
 from commands.accounts.registering import PASSWORD, passworded
@@ -24,12 +24,13 @@ class PasswordWrong(refusals.Refusal):
 
 
 class ChangePassword(msgspec.Struct, frozen=True, kw_only=True):
-    """`session_id`: the session that goes on, all others end."""
+    """`session_id`: the session that goes on, all others end. `version`: the account's that this was decided upon, None if any will do."""
 
     account_id: UUID
     session_id: UUID
     current: str
     new: str
+    version: int | None = None
 
 
 class ResetPassword(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,8 +42,9 @@ class ResetPassword(msgspec.Struct, frozen=True, kw_only=True):
 async def change_password(
     command: ChangePassword, caller: Caller, ledger: Ledger, passwords: Passwords
 ) -> Receipt[accounts.Account]:
-    """Raises PasswordWrong, AccountDeactivated, HashingOverloaded and what `accounts.check_password` raises."""
+    """Raises PasswordWrong, AccountDeactivated, HashingOverloaded, VersionConflict and what `accounts.check_password` raises."""
     account = await ledger.load(accounts.Account, caller.tenant_id, command.account_id)  # before the hash is looked at
+    repeats.check_version(account, command.version)
     await check_current(account, command.current, ledger, passwords)
     accounts.check_password(command.new, email=account.email, name=account.name)
     hashed = await passwords.hash(command.new)

@@ -15,7 +15,7 @@ from uuid import UUID
 import msgspec
 import pyotp
 
-from commands import mails, sessions
+from commands import mails, repeats, sessions
 from commands.accounts import challenges, logging_in, password
 from commands.accounts.challenges import Challenge
 from commands.passwords import Passwords
@@ -114,11 +114,13 @@ class Enrolment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Enrol(msgspec.Struct, frozen=True, kw_only=True):
-    """`code`: of the second factor that there is, the same in `Disable`; needed if there is one."""
+    """`code`: of the second factor that there is, needed if there is one. `version`: the account's that this was decided upon, None
+    if any will do. The same in `Disable`."""
 
     account_id: UUID
     current_password: str
     code: str | None = None
+    version: int | None = None
 
 
 class Disable(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,6 +128,7 @@ class Disable(msgspec.Struct, frozen=True, kw_only=True):
     current_password: str
     required: bool
     code: str | None = None
+    version: int | None = None
 
 
 class Confirmed(msgspec.Struct, frozen=True, kw_only=True):
@@ -142,9 +145,10 @@ _PENDING = msgspec.json.Decoder(Pending)
 async def enrol(command: Enrol, issuer: str, caller: Caller, ledger: Ledger, passwords: Passwords) -> Enrolment:
     """Nothing counts until it is confirmed; asked again the one before is forgotten.
 
-    Raises PasswordWrong, CodeNeeded, HashingOverloaded, NotFound and what `check` raises.
+    Raises PasswordWrong, CodeNeeded, HashingOverloaded, NotFound, VersionConflict and what `check` raises.
     """
     account = await ledger.load(accounts.Account, caller.tenant_id, command.account_id)
+    repeats.check_version(account, command.version)
     await password.check_current(account, command.current_password, ledger, passwords)
     await _check_old(account, command.code, ledger)
     return await begin(account, issuer, another(caller), ledger)  # a repeat shows another secret, which has to count
@@ -160,12 +164,15 @@ async def begin(account: accounts.Account, issuer: str, caller: Caller, ledger: 
     return Enrolment(secret=secret, uri=uri)
 
 
-async def confirm(account_id: UUID, code: str, caller: Caller, ledger: Ledger) -> Confirmed:
+async def confirm(
+    account_id: UUID, code: str, caller: Caller, ledger: Ledger, *, version: int | None = None
+) -> Confirmed:
     """From now on logging in takes a code. Raises NotFound, NotBegun, CodeWrong, VersionConflict."""
     first = await ledger.recall(accounts.Account, caller)
     if first is not None:
         return Confirmed(receipt=first, recovery_codes=[])
     account = await ledger.load(accounts.Account, caller.tenant_id, account_id)
+    repeats.check_version(account, version)
     secret, step = await _check_pending(account, code, ledger)
     codes = [_new_recovery_code() for _ in range(RECOVERY_CODES)]
     factor = Factor(secret=secret, recovery=[_hash(each) for each in codes], last_step=step)
@@ -183,9 +190,10 @@ async def confirm(account_id: UUID, code: str, caller: Caller, ledger: Ledger) -
 async def disable(command: Disable, caller: Caller, ledger: Ledger, passwords: Passwords) -> Receipt[accounts.Account]:
     """The password alone is enough again.
 
-    Raises PasswordWrong, FactorRequired, CodeNeeded, HashingOverloaded, NotFound and what `check` raises.
+    Raises PasswordWrong, FactorRequired, CodeNeeded, HashingOverloaded, NotFound, VersionConflict and what `check` raises.
     """
     account = await ledger.load(accounts.Account, caller.tenant_id, command.account_id)
+    repeats.check_version(account, command.version)
     await password.check_current(account, command.current_password, ledger, passwords)
     if command.required:
         raise FactorRequired(account.id)
@@ -194,11 +202,18 @@ async def disable(command: Disable, caller: Caller, ledger: Ledger, passwords: P
 
 
 @repeatable(accounts.Account)
-async def remove(account_id: UUID, caller: Caller, ledger: Ledger) -> Receipt[accounts.Account]:
-    """By an admin, for somebody else who lost it and the recovery codes. Raises OwnFactor, NotFound, AccountDeactivated."""
+async def remove(
+    account_id: UUID, caller: Caller, ledger: Ledger, *, version: int | None = None
+) -> Receipt[accounts.Account]:
+    """By an admin, for somebody else who lost it and the recovery codes.
+
+    Raises OwnFactor, NotFound, AccountDeactivated, VersionConflict.
+    """
     if caller.actor_id == account_id:  # of an admin too the session alone is not enough
         raise OwnFactor(account_id)
-    return await _remove(await ledger.load(accounts.Account, caller.tenant_id, account_id), caller, ledger)
+    account = await ledger.load(accounts.Account, caller.tenant_id, account_id)
+    repeats.check_version(account, version)
+    return await _remove(account, caller, ledger)
 
 
 async def log_in(
