@@ -1,11 +1,13 @@
 """Invite somebody, and what becomes of it.
 
 The address is sealed among the secrets while the invitation is open, all of a tenant's under one owner, so that they are found
-together. It goes when the invitation is accepted or revoked; of one that ended by itself when the next is issued or looked at.
+together. It goes when the invitation is accepted or revoked; of one that ended by itself when the next is issued or looked at. Whoever has
+an account of that address and is erased is forgotten here, too.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -66,6 +68,13 @@ class Open(msgspec.Struct, frozen=True, kw_only=True):
     role: str
     issued_at: datetime
     good_until: datetime
+
+
+class Forgetting(NamedTuple):
+    """What an append carries that forgets whom invitations were for."""
+
+    revoked: list[invitations.Invitation]
+    secrets: list[Secret]
 
 
 class _Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -179,6 +188,34 @@ async def still_open(tenant_id: UUID, ledger: Ledger) -> list[Open]:
                 )
             )
     return sorted(shown, key=lambda each: each.id, reverse=True)
+
+
+async def forgetting(addresses: Sequence[str], tenant_id: UUID, ledger: Ledger) -> Forgetting:
+    """Of everybody who has one of these addresses: open invitations, mails that wait, how many were sent."""
+    keys, everybody = {accounts.normalise_email(each) for each in addresses}, owner_of(tenant_id)
+    if not keys:
+        return Forgetting([], [])
+    found = await ledger.secrets(tenant_id, everybody)
+    there, gone = _entries(tenant_id, found)
+    open_to = {id: await ledger.unseal(tenant_id, everybody, ENTRY, entry.sealed) for id, entry in there.items()}
+    ids = [
+        id for id, email in open_to.items() if email is not None and accounts.normalise_email(email.decode()) in keys
+    ]
+    revoked = list((await ledger.load_many(invitations.Invitation, tenant_id, ids)).values())
+    for invitation in revoked:
+        invitation.revoke()
+    counted = [MAILED + ledger.keyring.master.reference(tenant_id, MAILED, key).hex() for key in keys]
+    waiting = [kind for kind, value in found.items() if await _is_mail_to(keys, kind, value, tenant_id, ledger)]
+    kinds = [*(kind for kind in counted if kind in found), *waiting]
+    secrets = [*gone, *(secret for id in ids for secret in _over(tenant_id, id))]
+    return Forgetting(revoked, [*secrets, *(Secret(everybody, kind, None) for kind in kinds)])
+
+
+async def _is_mail_to(keys: Collection[str], kind: str, value: bytes, tenant_id: UUID, ledger: Ledger) -> bool:
+    if not kind.startswith(mails.KIND):
+        return False
+    clear = await ledger.unseal(tenant_id, owner_of(tenant_id), mails.PURPOSE, value)
+    return clear is not None and accounts.normalise_email(mails.DECODER.decode(clear).to) in keys
 
 
 def owner_of(tenant_id: UUID) -> UUID:

@@ -5,6 +5,7 @@ from contextlib import suppress
 from uuid import UUID
 
 import msgspec
+from eventsourcing.domain import Aggregate
 
 from commands import repeats
 from commands.sessions import devices
@@ -122,6 +123,7 @@ async def append(
     ledger: Ledger,
     aggregate: A,
     *,
+    others: Sequence[Aggregate] = (),
     claims: Sequence[Claim] = (),
     releases: Sequence[Claim] = (),
     secrets: Sequence[Secret] = (),
@@ -131,12 +133,13 @@ async def append(
 
     Raises as it does, and VersionConflict where somebody else ended all of the account's sessions at the same moment, or began one.
     """
-    others = [session for session in ended.sessions if session is not aggregate]
+    their = [session for session in ended.sessions if session is not aggregate]
     try:
         return await ledger.append(
             caller,
             aggregate,
             *others,
+            *their,
             claims=[*claims, *ended.claims],
             releases=[*releases, *ended.releases],
             secrets=[*secrets, *ended.secrets],

@@ -8,13 +8,16 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from commands import accounts, privacy, products, sessions, transactions
+from commands import accounts, invitations, privacy, products, sessions, transactions
+from commands.accounts import email as email_flow
 from domain import accounts as domain_accounts
+from domain import invitations as domain_invitations
 from domain import privacy as domain_privacy
 from domain import transactions as domain_transactions
 from ledger import codec, errors, ids, read, verify
 from ledger.keyring import Keyring
 from projections import batches, catalogue, columns, generations, stream
+from tests.reactions.mailbox import Mailbox, token_in
 from tests.world import MASTER, World, caller
 
 ANN = accounts.Register(
@@ -37,12 +40,12 @@ async def erase(world: World, tenant_id: UUID, command: privacy.Erase) -> domain
     return receipt.aggregate
 
 
-async def sell(world: World, tenant_id: UUID) -> domain_transactions.Transaction:
+async def sell(world: World, tenant_id: UUID, reference: str = REFERENCE) -> domain_transactions.Transaction:
     if not await world.ledger.find(tenant_id, products.SKU, ["MUG"]):
         listed = products.ListProduct(sku="MUG", name="Mug", price=Decimal("2.50"), currency="EUR")
         await products.list_product(listed, caller(tenant_id), world.ledger)
     sold = transactions.Record(
-        lines=[transactions.LineOrdered(sku="MUG", quantity=2)], sets_prices=False, buyer_ref=REFERENCE
+        lines=[transactions.LineOrdered(sku="MUG", quantity=2)], sets_prices=False, buyer_ref=reference
     )
     return (await transactions.record(sold, caller(tenant_id), world.ledger)).aggregate
 
@@ -268,3 +271,54 @@ async def test_a_dump_of_the_database_holds_no_trace_of_the_person(world: World,
     await project(world, tenant_id)
     assert traces() == []
     assert_chain_is_whole(world, tenant_id)
+
+
+async def test_who_was_invited_and_registered_without_it_is_forgotten_there_too(
+    world: World, shop: UUID, mailbox: Mailbox
+) -> None:
+    """Its admins would go on reading the address among the open invitations, and a mail would still go to it."""
+    invited, _ = [
+        (await invitations.issue(invitations.Issue(email=email), caller(shop), world.ledger)).aggregate
+        for email in (ANN.email, "bob@example.com")
+    ]
+    ann = await register(world, shop)
+    await erase(world, shop, privacy.Erase(account_id=ann.id))
+    assert [each.email for each in await invitations.still_open(shop, world.ledger)] == ["bob@example.com"]
+    assert (await world.ledger.load(domain_invitations.Invitation, shop, invited.id)).status == "revoked"
+    assert [letter["To"] for letter in await mailbox.fetch()] == ["bob@example.com"]
+    kinds = await world.ledger.secret_kinds(shop, invitations.owner_of(shop))
+    assert len([kind for kind in kinds if kind.startswith(invitations.MAILED)]) == 1
+    await invitations.issue(invitations.Issue(email=ANN.email), caller(shop), world.ledger)
+
+
+async def test_a_former_address_is_forgotten_as_the_present_one_is(world: World, shop: UUID, mailbox: Mailbox) -> None:
+    ann = await register(world, shop)
+    await mailbox.fetch()
+    asked = email_flow.AskChange(account_id=ann.id, email="new@example.com", current_password=ANN.password)
+    await email_flow.ask_change(asked, caller(shop), world.ledger, world.passwords)
+    (letter,) = await mailbox.fetch()
+    await email_flow.change(email_flow.Confirm(token=token_in(letter)), caller(shop), world.ledger)
+    await invitations.issue(invitations.Issue(email=ANN.email), caller(shop), world.ledger)
+    await erase(world, shop, privacy.Erase(account_id=ann.id))
+    assert await invitations.still_open(shop, world.ledger) == []
+
+
+@pytest.mark.parametrize("reference", [ANN.email, ANN.email.lower()])
+async def test_the_buyer_who_is_known_by_the_accounts_address_is_the_same_person(
+    world: World, tenant_id: UUID, reference: str
+) -> None:
+    """The views would show the address of somebody who was erased, in every sale."""
+    ann = await register(world, tenant_id)
+    sale = await sell(world, tenant_id, reference)
+    other = await sell(world, tenant_id, "bob@example.com")
+    noted: list[UUID] = []
+
+    async def note(tenant_id: UUID, subject_id: UUID) -> None:
+        noted.append(subject_id)
+
+    receipt = await privacy.erase(privacy.Erase(account_id=ann.id), caller(tenant_id), world.ledger, note)
+    assert receipt.aggregate.subject_id == ann.id
+    assert noted == [ann.id, sale.buyer_subject_id]
+    found = await world.ledger.load_many(domain_transactions.Transaction, tenant_id, [sale.id, other.id])
+    assert [found[each.id].buyer_ref for each in (sale, other)] == [codec.ERASED, "bob@example.com"]
+    assert await world.ledger.known_subject(tenant_id, transactions.BUYER, reference) is None
