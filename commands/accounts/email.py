@@ -88,6 +88,8 @@ async def change(command: Confirm, caller: Caller, ledger: Ledger) -> Receipt[ac
 
     Raises MailedTokenInvalid, EmailTaken, AccountDeactivated.
     """
+    _, account_id = mailed.parse(command.token)
+    fenced = await sessions.fenced(account_id, caller.tenant_id, ledger)  # before the token is looked at
     account, kept = await _found(command.token, Purpose.CHANGE, caller, ledger)
     clear = await ledger.unseal(caller.tenant_id, account.id, NEW_ADDRESS, kept.sealed)
     if clear is None:
@@ -100,8 +102,10 @@ async def change(command: Confirm, caller: Caller, ledger: Ledger) -> Receipt[ac
         await mails.to_send(notice, caller.tenant_id, account.id, ledger),
     ]
     try:
-        return await ledger.append(
+        return await sessions.append(  # refused if the person was erased meanwhile: the address would be taken for ever
+            fenced,
             caller,
+            ledger,
             account,
             claims=[Claim(EMAIL, accounts.normalise_email(email), account.id)],
             releases=[Claim(EMAIL, accounts.normalise_email(before), account.id)],

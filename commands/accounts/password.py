@@ -43,13 +43,14 @@ async def change_password(
     command: ChangePassword, caller: Caller, ledger: Ledger, passwords: Passwords
 ) -> Receipt[accounts.Account]:
     """Raises PasswordWrong, AccountDeactivated, HashingOverloaded, VersionConflict and what `accounts.check_password` raises."""
-    account = await ledger.load(accounts.Account, caller.tenant_id, command.account_id)  # before the hash is looked at
+    fenced = await sessions.fenced(command.account_id, caller.tenant_id, ledger)  # both before the hash is looked at
+    account = await ledger.load(accounts.Account, caller.tenant_id, command.account_id)
     repeats.check_version(account, command.version)
     await check_current(account, command.current, ledger, passwords)
     accounts.check_password(command.new, email=account.email, name=account.name)
     hashed = await passwords.hash(command.new)
     account.change_password(accounts.PasswordSet.CHANGED)
-    return await _set(account, hashed, "password changed", caller, ledger, keep=command.session_id)
+    return await _set(account, hashed, "password changed", fenced, caller, ledger, keep=command.session_id)
 
 
 @repeatable(accounts.Account)
@@ -61,7 +62,8 @@ async def reset_password(
     Raises MailedTokenInvalid, AccountDeactivated, HashingOverloaded and what `accounts.check_password` raises.
     """
     _, account_id = mailed.parse(command.token)
-    account = await ledger.load_many(accounts.Account, caller.tenant_id, [account_id])  # before the token is looked at
+    fenced = await sessions.fenced(account_id, caller.tenant_id, ledger)  # both before the token is looked at
+    account = await ledger.load_many(accounts.Account, caller.tenant_id, [account_id])
     _, _, kept = await mailed.find(command.token, Purpose.RESET, ledger)
     found = account.get(account_id)
     if found is None or found.email == codec.ERASED:
@@ -71,7 +73,7 @@ async def reset_password(
     hashed = await passwords.hash(command.new)
     found.change_password(accounts.PasswordSet.RESET)
     found.verify_email()
-    return await _set(found, hashed, "password reset", caller, ledger)
+    return await _set(found, hashed, "password reset", fenced, caller, ledger)
 
 
 async def check_current(account: accounts.Account, password: str, ledger: Ledger, passwords: Passwords) -> None:
@@ -86,10 +88,17 @@ async def check_current(account: accounts.Account, password: str, ledger: Ledger
 
 
 async def _set(
-    account: accounts.Account, hashed: bytes, reason: str, caller: Caller, ledger: Ledger, keep: UUID | None = None
+    account: accounts.Account,
+    hashed: bytes,
+    reason: str,
+    fenced: sessions.Ending,
+    caller: Caller,
+    ledger: Ledger,
+    keep: UUID | None = None,
 ) -> Receipt[accounts.Account]:
-    """The account's version makes sure that nobody else set a password since the old one, or the token, was checked."""
-    ended = await sessions.ending_all(account.id, caller.tenant_id, reason, ledger, keep=keep)
+    """The account's version makes sure that nobody else set a password since the old one, or the token, was checked, and the fence
+    that nobody erased the person."""
+    ended = await sessions.ending_all(account.id, caller.tenant_id, reason, ledger, keep=keep, unmoved=fenced)
     notice = mails.Mail(template=mails.Template.PASSWORD_CHANGED, to=account.email, name=account.name)
     secrets: list[Secret] = [
         *passworded(account, hashed),

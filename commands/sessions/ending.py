@@ -78,23 +78,29 @@ async def _end(command: End, caller: Caller, ledger: Ledger) -> Receipt[accounts
 
 
 async def ending_all(
-    account_id: UUID, tenant_id: UUID, reason: str, ledger: Ledger, *, keep: UUID | None = None
+    account_id: UUID,
+    tenant_id: UUID,
+    reason: str,
+    ledger: Ledger,
+    *,
+    keep: UUID | None = None,
+    unmoved: Ending | None = None,
 ) -> Ending:
     """The end of all of an account's sessions (but `keep`), for a command that changes what they were begun with: `append` it
     together with what the command decided. Of a session that is being begun at the same moment either the beginning is refused,
-    or it is among them, or the append is.
+    or it is among them, or the append is. `unmoved`: what was `fenced` by a command that looked at the password, or a token, before.
     """
     # Both before the sessions are listed. Whoever commits one between here and this command's commit moves the last one, and this
     # command is refused; whoever would commit one later finds another fence.
-    before, last = await fence(account_id, tenant_id, ledger), await last_begun(account_id, tenant_id, ledger)
+    unmoved = unmoved or await fenced(account_id, tenant_id, ledger)
+    last = await last_begun(account_id, tenant_id, ledger)
     found = await ledger.load_many(accounts.Session, tenant_id, await devices.ids(account_id, tenant_id, ledger))
     sessions = [session for session in found.values() if session.id != keep]
     for session in sessions:
         session.revoke(reason)
     ended = await of(sessions, tenant_id, ledger)
     ended.claims.extend([Claim(FENCE, str(account_id), ids.new_id()), Claim(LAST, str(account_id), last or account_id)])
-    if before is not None:
-        ended.releases.append(Claim(FENCE, str(account_id), before))
+    ended.releases.extend(unmoved.releases)
     if last is not None:
         ended.releases.append(Claim(LAST, str(account_id), last))
     return ended
