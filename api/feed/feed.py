@@ -10,7 +10,7 @@ from uuid import UUID
 from api import errors
 from api.feed.heads import Heads
 from api.feed.lags import Lags
-from api.feed.past import Past
+from api.feed.past import ERASED_S, Past
 from api.feed.tail import BYTES_AT_ONCE, Listener, Sink, Tail
 from api.feed.topics import ADMIN_PROJECTIONS
 from api.parts import Parts
@@ -33,6 +33,7 @@ class Feed:
         self._ending: set[asyncio.Task[None]] = set()
         self._watch: asyncio.Task[None] | None = None
         self._unsubscribe = parts.waker.subscribe(self._moved)
+        self._unsubscribe_erasures = parts.ledger.keyring.subscribe(self._forget_person)
         self.listeners = 0
 
     @property
@@ -106,6 +107,8 @@ class Feed:
         """Ends all listeners and tails."""
         self._unsubscribe()
         self._unsubscribe = lambda: None
+        self._unsubscribe_erasures()
+        self._unsubscribe_erasures = lambda: None
         if self._watch is not None:
             self._watch.cancel()
         self._end_all()
@@ -169,6 +172,17 @@ class Feed:
         tail = self._tails.get(tenant_id)
         if tail is not None:
             tail.wake.set()
+
+    def _forget_person(self, tenant_id: UUID, subject_id: UUID) -> None:
+        """Somebody was erased. Who is slow would be told of them later, and may never read: they come back, and are told anew."""
+        self._end_waiting(tenant_id)
+        asyncio.get_running_loop().call_later(ERASED_S, self._end_waiting, tenant_id)
+
+    def _end_waiting(self, tenant_id: UUID) -> None:
+        tail = self._tails.get(tenant_id)
+        for listener in () if tail is None else tuple(tail.listeners):
+            if listener.sink.waits:
+                listener.sink.end()
 
     async def _end_when_stopping(self) -> None:
         await self._parts.stopping.wait()

@@ -45,6 +45,10 @@ class Queue:
             self._room.clear()
         self.wake.set()
 
+    @property
+    def waits(self) -> bool:
+        return bool(self._frames)
+
     def take(self) -> bytes:
         """What is queued, up to CHUNK_BYTES_MAX and a message; empty if nothing is."""
         chunk = bytearray()

@@ -29,8 +29,12 @@ class Sink(Protocol):
     def deliver(self, frame: Frame) -> None:
         """Must be quick and must not raise; a client too slow for its buffer is let go."""
 
+    @property
+    def waits(self) -> bool:
+        """Whether anything that was delivered may not have been taken yet."""
+
     def end(self) -> None:
-        """Nothing comes any more: the client has to come back."""
+        """Nothing comes any more, and what waits goes with the client, who has to come back."""
 
     async def drained(self) -> None:
         """Come back when there is room for BYTES_AT_ONCE more, or when it has ended."""

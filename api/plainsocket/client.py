@@ -134,6 +134,10 @@ class Client:
         if not self._line.write(frame.data):
             self.close(Code.SLOW, "too slow")
 
+    @property
+    def waits(self) -> bool:
+        return self._line.waits
+
     def end(self) -> None:
         if self._parts.stopping.is_set():
             self.close(Code.RESTART, "this process stops")

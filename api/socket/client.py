@@ -45,6 +45,10 @@ class Line(Protocol):
     def silent_s(self) -> float:
         """How long nothing has come from the client."""
 
+    @property
+    def waits(self) -> bool:
+        """Whether anything that was written may not have been taken yet."""
+
     def tell(self, frame: frames.Frame) -> bool:
         """False: the client is too slow, and it was not sent."""
 
@@ -148,6 +152,10 @@ class Client:
     def deliver(self, frame: Frame) -> None:
         if not self._line.write(frame.data):
             self.close(Code.SLOW, "too slow")
+
+    @property
+    def waits(self) -> bool:
+        return self._line.waits
 
     def end(self) -> None:
         if self._shared.parts.stopping.is_set():

@@ -63,6 +63,10 @@ class Session:
         """Its own timer ends it sooner than a connection's silence would."""
         return 0.0
 
+    @property
+    def waits(self) -> bool:
+        return bool(self._waiting)
+
     def tell(self, frame: frames.Frame) -> bool:
         """A binary frame as base64: clients of long polling have no use for it."""
         return self.write(frame.data if frame.is_text else base64.b64encode(frame.data))
@@ -160,6 +164,7 @@ class Session:
         """Again changes nothing."""
         if not self._dead:
             self._dead = True
+            self._waiting, self._bytes = [], 0
             self._timer.cancel()
             self._wake.set()
             self._room.set()

@@ -59,6 +59,11 @@ class Wire(WebSocketsSansIOProtocol):
         """Closed by either side, or lost."""
         return self.close_sent or self.transport.is_closing()
 
+    @property
+    def waits(self) -> bool:
+        """Whether anything that was written has not left this process."""
+        return not self.gone and self.transport.get_write_buffer_size() > 0
+
     def write(self, frame: bytes) -> bool:
         """A whole frame. False: the client is too slow, and it was not written."""
         if self.gone:

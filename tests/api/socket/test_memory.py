@@ -21,6 +21,7 @@ class Line:
     """Counts what it is told."""
 
     silent_s = 0.0
+    waits = False
 
     def __init__(self) -> None:
         self.told = 0
