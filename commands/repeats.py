@@ -39,7 +39,7 @@ def repeatable(cls: type[A]) -> Callable[[Handler[C, P, A]], Handler[C, P, A]]:
             for left in reversed(range(DECIDED_MAX)):
                 try:
                     return await handler(command, caller, ledger, *args, **kwargs)
-                except (refusals.Refusal, errors.VersionConflict, errors.ReservationTaken) as refused:
+                except (refusals.Refusal, errors.NotFound, errors.VersionConflict, errors.ReservationTaken) as refused:
                     first = await ledger.recall(cls, caller)
                     if first is not None:
                         return first

@@ -101,7 +101,8 @@ class OutcomeUnknown(LedgerError):
 
     def __init__(self, command_id: UUID) -> None:
         super().__init__(
-            f"The database did not confirm the command {command_id}. Send it again with the same id: it will not be doubled."
+            f"The database did not confirm the command {command_id}, which may have been done. Send it again with the same id, "
+            "over HTTP the same Idempotency-Key: it will not be doubled."
         )
         self.command_id = command_id
 

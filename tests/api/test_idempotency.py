@@ -8,7 +8,7 @@ import httpx
 import psycopg
 import pytest
 
-from ledger import ids
+from ledger import errors, ids
 from tests.api.house import PASSWORD, House, Served
 from tests.world import World
 
@@ -108,6 +108,36 @@ async def test_a_repeat_is_not_refused_for_what_the_first_one_did(served: Served
         same(answers)
     headers = {"Idempotency-Key": "k", "If-Match": '"2"'}
     same([await served.ask(a.admin, "DELETE", f"/products/{mug.id}", headers=headers) for _ in range(3)])
+
+
+async def test_a_repeat_is_answered_though_what_it_changed_is_hidden_by_now(served: Served, a: House) -> None:
+    """Somebody was renamed, and erased before the answer came through."""
+    asked = {"json": {"name": "Other"}, "headers": {"Idempotency-Key": "k"}}
+    first = await served.ask(a.admin, "PATCH", f"/users/{a.user.id}", **asked)
+    assert (await served.post(a.admin, f"/users/{a.user.id}/erasure", {})).status_code == 200
+    again = await served.ask(a.admin, "PATCH", f"/users/{a.user.id}", **asked)
+    assert (first.status_code, again.status_code) == (200, 200), again.text
+    assert again.json()["data"]["name"] == "[erased]"
+    assert again.headers["X-Position"] == first.headers["X-Position"]
+    other = await served.ask(a.admin, "PATCH", f"/users/{a.user.id}", json={"name": "Third"})
+    assert other.status_code == 404
+
+
+async def test_what_may_have_been_done_is_said_to_be_so(
+    served: Served, a: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever takes the 503 for a refusal, and asks under another key, would do it twice."""
+
+    async def lost(*arguments: Any, **named: Any) -> Any:
+        raise errors.OutcomeUnknown(ids.new_id())
+
+    with monkeypatch.context() as patch:
+        patch.setattr(a.ledger, "append", lost)
+        answer = await served.post(a.admin, "/products", MUG, headers={"Idempotency-Key": "k"})
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+    assert "may have been done" in answer.json()["detail"]
+    assert "the same Idempotency-Key" in answer.json()["detail"]
+    assert (await served.post(a.admin, "/products", MUG, headers={"Idempotency-Key": "k"})).status_code == 201
 
 
 async def test_a_key_is_good_for_one_request(served: Served, a: House) -> None:
