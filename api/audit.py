@@ -92,9 +92,9 @@ class AuditController(Controller):
                 more = bool(entries)
                 for entry in entries:
                     looked_at, before = looked_at + 1, entry.position
-                    by = _BY.decode(entry.metadata)
-                    if _is_of(entry.topic, kind) and actor in (None, by.actor_id):
-                        found.append(_event(entry, by, reader))
+                    event = of_entry(entry, reader)
+                    if _is_of(entry.topic, kind) and actor in (None, event.actor_id):
+                        found.append(event)
                         if len(found) == limit:
                             break
         page = AuditPage(data=found, meta=AuditMeta(next_cursor=str(reader.shown(before)) if more else None))
@@ -123,7 +123,8 @@ def _is_of(topic: str, kind: str | None) -> bool:
     return kind is None or topic == kind or topic.partition(".")[0] == kind
 
 
-def _event(entry: read.Entry, by: _By, reader: Reader) -> Event:
+def of_entry(entry: read.Entry, reader: Reader) -> Event:
+    by = _BY.decode(entry.metadata)
     personal = reader.parts.ledger.codec.personal_of(entry.topic)
     state: dict[str, Any] = msgspec.json.decode(entry.state)
     details = {name: value for name, value in state.items() if name not in personal and name != "class_version"}

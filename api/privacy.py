@@ -11,7 +11,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 from litestar.response import Stream
 
-from api import answers, bodies, refunds
+from api import answers, audit, bodies, refunds
 from api.accounts import visibility
 from api.asked import Reader, Sender
 from api.rights import may
@@ -22,11 +22,14 @@ from commands import exports, sessions
 from commands import privacy as commands
 from commands.accounts import held
 from domain import accounts
+from ledger import security
 from projections import reading
 from projections import refunds as refunds_view
 from projections import transactions as transactions_view
 
 _ENCODER = msgspec.json.Encoder()
+EVENTS_PER_READ = 100
+"""Some 100 KiB."""
 
 
 class Erasure(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,9 +112,9 @@ class PrivacyController(Controller):
     async def export(
         self, user_id: FromPath[UUID], reader: NamedDependency[Reader], sender: NamedDependency[Sender]
     ) -> Stream:
-        """All data held of a person: the account, its sessions, and the transactions and refunds of which the person is buyer
-        or affiliate. For oneself, or for admins of anybody of the tenant. Of any length: it is sent while it is read. That it was
-        asked for is recorded first.
+        """All data held of a person: the account, its sessions, the transactions and refunds of which the person is buyer or
+        affiliate, and the security events that are about the account or that it caused, the last first. For oneself, or for admins
+        of anybody of the tenant. Of any length: it is sent while it is read. That it was asked for is recorded first.
         """
         visibility.check(reader.who, user_id, "accounts:export")
         head = await reader.head()
@@ -179,7 +182,7 @@ async def _user(account: accounts.Account, reader: Reader) -> ExportedUser:
 
 
 async def _document(user: ExportedUser, reader: Reader) -> AsyncIterator[bytes]:
-    """`{"data": {"user": …, "transactions": […], "refunds": […]}}`, a page of rows at a time."""
+    """`{"data": {"user": …, "transactions": […], "refunds": […], "events": […]}}`, a page of rows at a time."""
     yield b'{"data":{"user":' + _ENCODER.encode(user)
     for name, page, resource in (
         ("transactions", transactions_view.page, resources.of_row),
@@ -189,7 +192,23 @@ async def _document(user: ExportedUser, reader: Reader) -> AsyncIterator[bytes]:
         async for part in _rows(user.id, reader, page, resource):
             yield part
         yield b"]"
-    yield b"}}"
+    yield b',"events":['
+    async for part in _events(user.id, reader):
+        yield part
+    yield b"]}}"
+
+
+async def _events(person: UUID, reader: Reader) -> AsyncIterator[bytes]:
+    before, separator = audit.END, b""
+    while True:
+        async with reader.parts.pool.connection() as connection:
+            found = await security.of_person(connection, reader.tenant_id, person, before, EVENTS_PER_READ)
+        for entry in found:
+            yield separator + _ENCODER.encode(audit.of_entry(entry, reader))
+            separator = b","
+        if len(found) < EVENTS_PER_READ:
+            return
+        before = found[-1].position
 
 
 async def _rows(

@@ -23,6 +23,17 @@ WHERE tenant_id = %(tenant)s AND position < %(before)s AND position > %(after)s
 ORDER BY position DESC LIMIT %(limit)s
 """
 
+# Ids stand in the JSON as text. An aggregate's own id does not, nor does that of who asked.
+OF_PERSON: LiteralString = """
+SELECT position, originator_id, originator_version, topic, recorded_at, state, metadata, hash FROM ledger.events
+WHERE tenant_id = %(tenant)s AND position < %(before)s
+  AND split_part(topic, '.', 1) = ANY ('{account,invitation,person,security,service_account,session,tenant}'::text[])
+  AND (originator_id = %(person)s
+       OR position(convert_to(%(person)s::text, 'UTF8') IN state) > 0
+       OR position(convert_to(%(person)s::text, 'UTF8') IN metadata) > 0)
+ORDER BY position DESC LIMIT %(limit)s
+"""
+
 
 async def entries(
     connection: AsyncConnection[TupleRow], tenant_id: UUID, after: int, before: int, limit: int
@@ -32,4 +43,15 @@ async def entries(
         raise ValueError(f"limit {limit} is not in 1 … {ENTRIES_MAX}")
     values = {"after": after, "before": before, "limit": limit}
     (rows,) = await tenancy.query(connection, tenant_id, values, BEFORE)
+    return [Entry(tenant_id, *row) for row in rows]
+
+
+async def of_person(
+    connection: AsyncConnection[TupleRow], tenant_id: UUID, person: UUID, before: int, limit: int
+) -> list[Entry]:
+    """As `entries`, of those that are about an account, name it, or were caused by it. All are looked through."""
+    if not 1 <= limit <= ENTRIES_MAX:
+        raise ValueError(f"limit {limit} is not in 1 … {ENTRIES_MAX}")
+    values = {"person": person, "before": before, "limit": limit}
+    (rows,) = await tenancy.query(connection, tenant_id, values, OF_PERSON)
     return [Entry(tenant_id, *row) for row in rows]

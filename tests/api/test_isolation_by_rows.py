@@ -74,6 +74,7 @@ QUERIES: dict[str, Callable[[reading.Connection, UUID, UUID], Awaitable[Any]]] =
     "transactions.show": lambda c, t, id: transactions.show(c, t, id),
     "transactions.by_ids": lambda c, t, id: transactions.by_ids(c, t, [id]),
     "security.entries": lambda c, t, id: security.entries(c, t, 0, 2**62, 100),
+    "security.of_person": lambda c, t, id: security.of_person(c, t, id, 2**62, 100),
     "cross_tenant.lag_of_tenant": lambda c, t, id: lags(c, t),
     "counts.reservations": lambda c, t, id: counts.reservations(c, t, "email", 100),
     "counts.secrets": lambda c, t, id: counts.secrets(c, t, "password", 100),
@@ -151,7 +152,7 @@ async def told(a: House, b: House, served: Served, ids_of_b: dict[str, UUID]) ->
 
 def of_b(name: str, ids: dict[str, UUID]) -> UUID:
     """What a query is asked for."""
-    kinds = {"products": "product_id", "refunds": "refund_id", "key_uses": "key_id"}
+    kinds = {"products": "product_id", "refunds": "refund_id", "key_uses": "key_id", "security": "user_id"}
     if name == "refunds.page_of_transaction":
         return ids["transaction_id"]
     return ids[kinds.get(name.split(".")[0], "transaction_id")]

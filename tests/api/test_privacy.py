@@ -5,6 +5,7 @@ from uuid import UUID
 
 import pytest
 
+from api import privacy as privacy_routes
 from api.app import create_app
 from commands import privacy
 from domain import accounts
@@ -75,6 +76,29 @@ async def test_the_export_has_all_of_the_person_and_nothing_of_others(served: Se
     assert {each["id"] for each in exported["transactions"]} == {str(sale.id) for sale in made}
     assert len(exported["transactions"]) == sales
     assert [each["transaction_id"] for each in exported["refunds"]] == [str(sale.id) for sale in made[:1]]
+
+
+async def test_the_export_says_what_the_audit_trail_says_of_the_person(
+    served: Served, a: House, b: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When somebody logged in, and who changed or looked at the account, is about the person as well."""
+    monkeypatch.setattr(privacy_routes, "EVENTS_PER_READ", 2)
+    changed = await served.ask(a.admin, "PATCH", f"/users/{a.user.id}", json={"name": "Other"})
+    assert changed.status_code == 200
+    await served.ask(b.admin, "PATCH", f"/users/{b.user.id}", json={"name": "Other"})
+    assert (await served.ask(a.user, "PATCH", "/users/me", json={"name": "Third"})).status_code == 200
+    for person in (a.admin, a.user):
+        path = f"/api/v1/users/{person.id}/export"
+        events = (await served.client.get(path, headers=person.headers)).json()["data"]["events"]
+        audit = (await served.get(a.admin, "/audit", params={"limit": 100})).json()["data"]
+        assert [(each["kind"], each["subject_id"], each["details"]) for each in events] == [
+            (each["kind"], each["subject_id"], each["details"])
+            for each in audit
+            if str(person.id) in (each["subject_id"], each["actor_id"], each["details"].get("account_id"))
+        ]
+    kinds = [each["kind"] for each in events]
+    assert kinds == ["person.exported", "account.renamed", "account.renamed", "session.started", "account.registered"]
+    assert "Third" not in str(events)  # former names stand beside the account
 
 
 async def recorded(served: Served, house: House, buyer_ref: str) -> str:

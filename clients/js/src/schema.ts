@@ -762,9 +762,9 @@ export interface paths {
         };
         /**
          * Export
-         * @description All data held of a person: the account, its sessions, and the transactions and refunds of which the person is buyer
-         *     or affiliate. For oneself, or for admins of anybody of the tenant. Of any length: it is sent while it is read. That it was
-         *     asked for is recorded first.
+         * @description All data held of a person: the account, its sessions, the transactions and refunds of which the person is buyer or
+         *     affiliate, and the security events that are about the account or that it caused, the last first. For oneself, or for admins
+         *     of anybody of the tenant. Of any length: it is sent while it is read. That it was asked for is recorded first.
          */
         get: operations["exportUser"];
         put?: never;
