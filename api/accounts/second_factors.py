@@ -178,7 +178,8 @@ class SecondFactorController(Controller):
         challenge = await meant_tenant.of_challenge(data.challenge, parts)
         account = await challenges.account_of(challenge, parts.ledger, enrol=True)
         issuer = await _issuer(challenge.tenant_id, parts)
-        made = await commands.begin(account, issuer, asked.nobody(request, challenge.tenant_id), parts.ledger)
+        nobody = asked.nobody(request, challenge.tenant_id)
+        made = await commands.begin(account, issuer, challenge.before, nobody, parts.ledger)
         body = Enrolment(secret=made.secret, uri=made.uri)
         return Response(answers.Data(body), status_code=201, headers=auth.NO_STORE)
 

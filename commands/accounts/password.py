@@ -98,7 +98,7 @@ async def _set(
 ) -> Receipt[accounts.Account]:
     """The account's version makes sure that nobody else set a password since the old one, or the token, was checked, and the fence
     that nobody erased the person."""
-    ended = await sessions.ending_all(account.id, caller.tenant_id, reason, ledger, keep=keep, unmoved=fenced)
+    ended = await sessions.ending_all(account.id, caller.tenant_id, reason, ledger, keep=keep, since=fenced)
     notice = mails.Mail(template=mails.Template.PASSWORD_CHANGED, to=account.email, name=account.name)
     secrets: list[Secret] = [
         *passworded(account, hashed),

@@ -147,19 +147,24 @@ async def enrol(command: Enrol, issuer: str, caller: Caller, ledger: Ledger, pas
 
     Raises PasswordWrong, CodeNeeded, HashingOverloaded, NotFound, VersionConflict and what `check` raises.
     """
+    before = await sessions.fence(command.account_id, caller.tenant_id, ledger)  # before the password is looked at
     account = await ledger.load(accounts.Account, caller.tenant_id, command.account_id)
     repeats.check_version(account, command.version)
     await password.check_current(account, command.current_password, ledger, passwords)
     await _check_old(account, command.code, ledger)
-    return await begin(account, issuer, another(caller), ledger)  # a repeat shows another secret, which has to count
+    another_one = another(caller)  # a repeat shows another secret, which has to count
+    return await begin(account, issuer, before, another_one, ledger)
 
 
-async def begin(account: accounts.Account, issuer: str, caller: Caller, ledger: Ledger) -> Enrolment:
-    """For an account whose password was just checked."""
+async def begin(
+    account: accounts.Account, issuer: str, before: UUID | None, caller: Caller, ledger: Ledger
+) -> Enrolment:
+    """For an account whose password was just checked; `before` as for `sessions.start`. Raises VersionConflict."""
     secret = pyotp.random_base32()
     pending = Pending(secret=secret, replaces=account.second_factor, good_until=datetime.now(UTC) + PENDING_LASTS)
     sealed = await ledger.seal(account.tenant_id, account.id, PENDING, msgspec.json.encode(pending))
-    await ledger.append(caller, account, secrets=[Secret(account.id, PENDING, sealed)])
+    fenced = sessions.unmoved(account.id, before)
+    await sessions.append(fenced, caller, ledger, account, secrets=[Secret(account.id, PENDING, sealed)])
     uri = pyotp.TOTP(secret, interval=STEP_S).provisioning_uri(name=account.email, issuer_name=issuer)
     return Enrolment(secret=secret, uri=uri)
 
@@ -171,6 +176,7 @@ async def confirm(
     first = await ledger.recall(accounts.Account, caller)
     if first is not None:
         return Confirmed(receipt=first, recovery_codes=[])
+    fenced = await sessions.fenced(account_id, caller.tenant_id, ledger)  # before the code is looked at
     account = await ledger.load(accounts.Account, caller.tenant_id, account_id)
     repeats.check_version(account, version)
     secret, step = await _check_pending(account, code, ledger)
@@ -182,7 +188,7 @@ async def confirm(
         Secret(account_id, FACTOR, await _sealed(factor, caller.tenant_id, account_id, ledger)),
         await _notice(account, "is on", ledger),
     ]
-    receipt = await ledger.append(caller, account, secrets=secrets)
+    receipt = await sessions.append(fenced, caller, ledger, account, secrets=secrets)
     return Confirmed(receipt=receipt, recovery_codes=[] if receipt.replayed else codes)
 
 

@@ -11,7 +11,7 @@
 
 from commands.sessions.begin import LoggedIn, refresh, start, tenant_of
 from commands.sessions.devices import Device, Open, device, ids, listed
-from commands.sessions.ending import Ending, append, end, end_all, ending_all, fence, fenced
+from commands.sessions.ending import Ending, append, end, end_all, ending_all, fence, fenced, unmoved
 from commands.sessions.refresh_tokens import RefreshTokenInvalid, RefreshTokenReplayed
 
 __all__ = [
@@ -33,4 +33,5 @@ __all__ = [
     "refresh",
     "start",
     "tenant_of",
+    "unmoved",
 ]

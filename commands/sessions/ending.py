@@ -51,9 +51,13 @@ async def fence(account_id: UUID, tenant_id: UUID, ledger: Ledger) -> UUID | Non
 async def fenced(account_id: UUID, tenant_id: UUID, ledger: Ledger) -> Ending:
     """Ends none: for a command that looks at the password, which reads this first and `append`s it. The append is refused if all of the
     account's sessions were ended meanwhile, as by another password."""
-    before = await fence(account_id, tenant_id, ledger)
-    unmoved = Claim(FENCE, str(account_id), before or account_id)
-    return Ending(sessions=[], claims=[unmoved], releases=[] if before is None else [unmoved], secrets=[], revokes=[])
+    return unmoved(account_id, await fence(account_id, tenant_id, ledger))
+
+
+def unmoved(account_id: UUID, before: UUID | None) -> Ending:
+    """As `fenced`, for who knows the fence as it was when the password was looked at."""
+    same = Claim(FENCE, str(account_id), before or account_id)
+    return Ending(sessions=[], claims=[same], releases=[] if before is None else [same], secrets=[], revokes=[])
 
 
 async def last_begun(account_id: UUID, tenant_id: UUID, ledger: Ledger) -> UUID | None:
@@ -84,15 +88,15 @@ async def ending_all(
     ledger: Ledger,
     *,
     keep: UUID | None = None,
-    unmoved: Ending | None = None,
+    since: Ending | None = None,
 ) -> Ending:
     """The end of all of an account's sessions (but `keep`), for a command that changes what they were begun with: `append` it
     together with what the command decided. Of a session that is being begun at the same moment either the beginning is refused,
-    or it is among them, or the append is. `unmoved`: what was `fenced` by a command that looked at the password, or a token, before.
+    or it is among them, or the append is. `since`: what was `fenced` by a command that looked at the password, or a token, before.
     """
     # Both before the sessions are listed. Whoever commits one between here and this command's commit moves the last one, and this
     # command is refused; whoever would commit one later finds another fence.
-    unmoved = unmoved or await fenced(account_id, tenant_id, ledger)
+    since = since or await fenced(account_id, tenant_id, ledger)
     last = await last_begun(account_id, tenant_id, ledger)
     found = await ledger.load_many(accounts.Session, tenant_id, await devices.ids(account_id, tenant_id, ledger))
     sessions = [session for session in found.values() if session.id != keep]
@@ -100,7 +104,7 @@ async def ending_all(
         session.revoke(reason)
     ended = await of(sessions, tenant_id, ledger)
     ended.claims.extend([Claim(FENCE, str(account_id), ids.new_id()), Claim(LAST, str(account_id), last or account_id)])
-    ended.releases.extend(unmoved.releases)
+    ended.releases.extend(since.releases)
     if last is not None:
         ended.releases.append(Claim(LAST, str(account_id), last))
     return ended

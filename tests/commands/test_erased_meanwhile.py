@@ -5,13 +5,14 @@ from typing import Any
 from uuid import UUID
 
 import psycopg
+import pyotp
 import pytest
 import pytest_asyncio
 
 from bitnexus import database as connections
 from commands import accounts, mails, privacy
-from commands.accounts import email, mailed, password, registering
-from ledger import ids, lookups
+from commands.accounts import email, mailed, password, registering, second_factor
+from ledger import errors, ids, lookups
 from ledger.keyring import Keyring
 from ledger.store import Ledger
 from tests.reactions.mailbox import Mailbox, token_in
@@ -87,4 +88,21 @@ async def test_no_new_password_is_kept(world: World, shop: UUID, ann: UUID, eras
     )
     with pytest.raises(password.PasswordWrong):
         await password.change_password(command, caller(shop), world.ledger, world.passwords)
+    assert left(world, ann) == []
+
+
+async def test_no_second_factor_is_kept(world: World, shop: UUID, ann: UUID, erase_at: Arm) -> None:
+    enrol = second_factor.Enrol(account_id=ann, current_password=ANN.password)
+    made = await second_factor.enrol(enrol, "The Shop", caller(shop), world.ledger, world.passwords)
+    erase_at(mails, "to_send")
+    with pytest.raises(errors.VersionConflict):
+        await second_factor.confirm(ann, pyotp.TOTP(made.secret).now(), caller(shop), world.ledger)
+    assert left(world, ann) == []
+
+
+async def test_no_second_factor_is_begun(world: World, shop: UUID, ann: UUID, erase_at: Arm) -> None:
+    erase_at(world.passwords, "matches")
+    enrol = second_factor.Enrol(account_id=ann, current_password=ANN.password)
+    with pytest.raises(errors.VersionConflict):
+        await second_factor.enrol(enrol, "The Shop", caller(shop), world.ledger, world.passwords)
     assert left(world, ann) == []

@@ -186,8 +186,9 @@ async def test_a_tenant_that_wants_a_factor_lets_nobody_in_without_one(
     given = await challenge(world, ann, enrol=True)
     with pytest.raises(challenges.ChallengeInvalid):
         await answer(world, ann, given, "123456")
-    account = await challenges.account_of(challenges.parse(given, world.ledger), world.ledger, enrol=True)
-    made = await second_factor.begin(account, "The Shop", caller(ann.tenant_id), world.ledger)
+    parsed = challenges.parse(given, world.ledger)
+    account = await challenges.account_of(parsed, world.ledger, enrol=True)
+    made = await second_factor.begin(account, "The Shop", parsed.before, caller(ann.tenant_id), world.ledger)
     phone = Authenticator(made.secret)
     await confirm(world, ann, phone.code())
     await answer(world, ann, await challenge(world, ann), phone.code())
