@@ -19,6 +19,15 @@ Handler = Callable[Concatenate[C, Caller, Ledger, P], Coroutine[Any, Any, Receip
 DECIDED_MAX = 5
 """How often a command is decided: each time others were quicker, so that all of them together get on."""
 
+_LOOKED_AT = (
+    refusals.Refusal,
+    errors.NotFound,
+    errors.VersionConflict,
+    errors.ReservationTaken,
+    errors.SubjectErased,
+)
+"""What the first sending may have caused."""
+
 
 def repeatable(cls: type[A]) -> Callable[[Handler[C, P, A]], Handler[C, P, A]]:
     """For handlers whose receipt is a `cls`. A refusal is held back until the command id is known to be new.
@@ -28,7 +37,8 @@ def repeatable(cls: type[A]) -> Callable[[Handler[C, P, A]], Handler[C, P, A]]:
     that is not refused pays nothing: the append itself finds the record.
 
     A command that names no `version` and meets another one on the same aggregate loads again and decides again, at most
-    DECIDED_MAX times; then VersionConflict is raised. Nothing of it was written before, so its id is still good.
+    DECIDED_MAX times; then VersionConflict is raised. Nothing of it was written before, so its id is still good. So is one about
+    somebody who was erased meanwhile: a later sale under the same reference is somebody else's.
     """
 
     def decorate(handler: Handler[C, P, A]) -> Handler[C, P, A]:
@@ -39,7 +49,7 @@ def repeatable(cls: type[A]) -> Callable[[Handler[C, P, A]], Handler[C, P, A]]:
             for left in reversed(range(DECIDED_MAX)):
                 try:
                     return await handler(command, caller, ledger, *args, **kwargs)
-                except (refusals.Refusal, errors.NotFound, errors.VersionConflict, errors.ReservationTaken) as refused:
+                except _LOOKED_AT as refused:
                     first = await ledger.recall(cls, caller)
                     if first is not None:
                         return first
@@ -60,4 +70,6 @@ def check_version(aggregate: aggregates.Aggregate, version: int | None) -> None:
 
 def _is_met(refused: Exception, command: object) -> bool:
     """Whether only the moment was wrong. Who names a version wants it decided upon that one or not at all."""
+    if isinstance(refused, errors.SubjectErased):
+        return True
     return isinstance(refused, errors.VersionConflict) and getattr(command, "version", None) is None

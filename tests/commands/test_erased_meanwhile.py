@@ -1,6 +1,7 @@
 """Somebody is erased by another process while a command of theirs is under way in this one, which has their key for two seconds more."""
 
 from collections.abc import AsyncIterator, Callable
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -10,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from bitnexus import database as connections
-from commands import accounts, mails, privacy
+from commands import accounts, mails, privacy, transactions
 from commands.accounts import email, mailed, password, registering, second_factor
 from ledger import errors, ids, lookups
 from ledger.keyring import Keyring
@@ -106,3 +107,23 @@ async def test_no_second_factor_is_begun(world: World, shop: UUID, ann: UUID, er
     with pytest.raises(errors.VersionConflict):
         await second_factor.enrol(enrol, "The Shop", caller(shop), world.ledger, world.passwords)
     assert left(world, ann) == []
+
+
+async def test_what_is_bought_meanwhile_is_recorded_of_somebody_new(
+    world: World, shop: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The shop would be told that its sale cannot be, for a reason that is nobody's."""
+    line = transactions.LineOrdered(sku="OLD", quantity=1, unit_price=Decimal("1.00"))
+    refund = transactions.RecordRefund(lines=[line], currency="EUR", buyer_ref="17850")
+    before = (await transactions.record_refund(refund, caller(shop), world.ledger)).aggregate
+    append = world.ledger.append
+
+    async def erase_first(*arguments: Any, **named: Any) -> Any:
+        monkeypatch.undo()
+        await privacy.erase(privacy.Erase(buyer_ref="17850"), caller(shop), world.ledger, privacy.noted_nowhere)
+        return await append(*arguments, **named)
+
+    monkeypatch.setattr(world.ledger, "append", erase_first)
+    after = (await transactions.record_refund(refund, caller(shop), world.ledger)).aggregate
+    assert after.buyer_subject_id not in (None, before.buyer_subject_id)
+    assert after.buyer_ref == "17850"
