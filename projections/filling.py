@@ -233,12 +233,15 @@ class _Filler:
                 if own is None or active is None or own.state != "filling" or await held.fetchone() is None:
                     raise Lost(view.name, job.tenant_id)
                 end = active.position
-                left = end - own.position
-                if left > JOIN_EVENTS_MAX:
+                if end - own.position > JOIN_EVENTS_MAX:
                     return False
-                if left > 0:
-                    stretch = await self._stream.after(job.tenant_id, own.position, left)
+                at = own.position
+                while at < end:  # a stretch that was read ahead may be shorter
+                    stretch = await self._stream.after(job.tenant_id, at, end - at)
+                    if stretch.to == at:  # the database was restored to an earlier moment
+                        raise Lost(view.name, job.tenant_id)
                     await batches.apply(self._connection, view, job.tenant_id, own, stretch.of(view.wanted))
+                    at = stretch.to
                 await generations.set_fed(self._connection, view.name, job.tenant_id, 2)
                 await generations.set_position(
                     self._connection, view.name, job.tenant_id, job.generation, active.position, "ready"

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from bitnexus import database as connections
-from projections import filling, generations, products, rebuild, sales, stream
+from projections import catalogue, filling, generations, products, rebuild, sales, stream
 from tests.projections.conftest import Connection, project
 from tests.projections.story import Story
 from tests.world import World
@@ -33,6 +33,26 @@ async def test_a_rebuild_leaves_time_to_the_others(
             await filling.work(connect, source, products.VIEW, job, batch_events=10, rest=1e6)
     (_, new) = await generations.all_of(projector, products.VIEW.name, story.tenant_id)
     assert (new.state, new.position) == ("filling", 10)
+
+
+@pytest.mark.parametrize("batch_events", [7, 20])
+async def test_what_is_left_at_the_join_comes_whole_though_less_of_it_was_read_ahead(
+    projector: Connection,
+    source: stream.Source,
+    world: World,
+    story: Story,
+    monkeypatch: pytest.MonkeyPatch,
+    batch_events: int,
+) -> None:
+    """What is read ahead of the last batch is as long as a batch, or as the stream was then; the new rows would lack the rest for good."""
+    monkeypatch.setattr(filling, "JOIN_EVENTS_MAX", 50)
+    connect = connections.projecting_connector(world.database.app_url)
+    for view in catalogue.VIEWS:
+        await project(projector, source, view, story, limit=100)
+        job = await rebuild.request(projector, view, story.tenant_id)
+        compared = await filling.work(connect, source, view, job, batch_events=batch_events)
+        assert compared is not None
+        assert (compared.equal, compared.position) == (True, story.position), compared
 
 
 async def test_a_generation_that_broke_is_not_gone_on_with(
