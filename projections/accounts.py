@@ -28,14 +28,15 @@ FROM unnest(%b, %b, %b, %b, %b, %b, %b) AS x (id, email, name, role, status, at,
 ON CONFLICT (tenant_id, generation, account_id) DO NOTHING
 """
 
-# NULL leaves a column as it is. The guard on position makes a repeat harmless. Who is erased stays so.
+# NULL leaves a column as it is. The guard on position makes a repeat harmless. Who is erased stays so. That the ids are named a
+# second time keeps the server from reading the whole generation where it has no statistics of it yet.
 UPDATE_CHANGED: LiteralString = """
 UPDATE views.accounts p
 SET email = coalesce(x.email, p.email), name = coalesce(x.name, p.name), role = coalesce(x.role, p.role),
     status = CASE WHEN p.status = 'erased' THEN p.status ELSE coalesce(x.status, p.status) END,
     updated_at = x.at, position = x.position
 FROM unnest(%b, %b, %b, %b, %b, %b, %b) AS x (id, email, name, role, status, at, position)
-WHERE p.tenant_id = %b AND p.generation = %b AND p.account_id = x.id AND p.position < x.position
+WHERE p.tenant_id = %b AND p.generation = %b AND p.account_id = ANY (%b) AND p.account_id = x.id AND p.position < x.position
 """
 
 COLUMNS: LiteralString = "account_id, email, name, role, status, inserted_at, updated_at, position"
@@ -70,7 +71,9 @@ async def project(batch: Batch, cursor: Cursor) -> None:
     happened = (Account.Renamed, Account.EmailChanged, Account.RoleChanged, Account.Deactivated, Account.Reactivated)
     if changed := batch.by_originator(*happened):
         columns = changes.columns(changed, _said, "email", "name", "role", "status")
-        await cursor.execute(UPDATE_CHANGED, [*columns, batch.tenant_id, batch.generation], prepare=True)
+        await cursor.execute(
+            UPDATE_CHANGED, [*columns, batch.tenant_id, batch.generation, Uuids.of(list(changed))], prepare=True
+        )
 
 
 def _registered_columns(batch: Batch, registered: Sequence[read.Recorded]) -> list[object]:
