@@ -19,7 +19,8 @@ NAME = "sales"
 ROWS_MAX = 10_000
 """27 years of days in one currency, or a year in 27 of them; an answer is about a megabyte."""
 
-# The only view that adds. A row says up to which position it has counted, and older events are not counted again.
+# The only view that adds. A row says up to which position it has counted, and older events are not counted again. That the
+# days are named keeps the server from reading all days of the generation where it has no statistics of it yet.
 ADD: LiteralString = """
 INSERT INTO views.sales_by_day AS s (tenant_id, generation, day, currency, count, gross_minor, refunded_minor, position)
 SELECT %(tenant)b, %(generation)b, x.day, x.currency, sum(x.count), sum(x.gross_minor), sum(x.refunded_minor), max(x.position)
@@ -27,6 +28,7 @@ FROM (SELECT (e.occurred_at AT TIME ZONE 'UTC')::date AS day, e.currency, e.coun
       FROM unnest(%(occurred_at)b, %(currency)b, %(count)b, %(gross_minor)b, %(refunded_minor)b, %(position)b)
            AS e (occurred_at, currency, count, gross_minor, refunded_minor, position)) AS x
 LEFT JOIN views.sales_by_day c ON c.tenant_id = %(tenant)b AND c.generation = %(generation)b AND c.day = x.day AND c.currency = x.currency
+  AND c.day = ANY (ARRAY(SELECT DISTINCT (at AT TIME ZONE 'UTC')::date FROM unnest(%(occurred_at)b) AS at))
 WHERE c.position IS NULL OR x.position > c.position
 GROUP BY x.day, x.currency
 ON CONFLICT (tenant_id, generation, day, currency) DO UPDATE

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import psycopg
 import pytest
 
-from projections import accounts, batches, generations, products, refunds, stream, transactions
+from projections import accounts, batches, generations, products, refunds, sales, stream, transactions
 from projections.view import View
 from tests.projections.conftest import Connection
 from tests.projections.story import Story
@@ -26,7 +26,7 @@ OTHER_ROWS = {
     "products": "jsonb_build_object('product_id', gen_random_uuid())",
     "transactions": "jsonb_build_object('transaction_id', gen_random_uuid())",
     "refunds": "jsonb_build_object('refund_id', gen_random_uuid())",
-    "sales_by_day": "jsonb_build_object('day', date '1900-01-01' + n / 2, 'currency', ARRAY['USD', 'CHF'][n % 2 + 1])",
+    "sales_by_day": "jsonb_build_object('day', date '1900-01-01' + n / 2, 'currency', (ARRAY['USD', 'CHF'])[n % 2 + 1])",
     "accounts": "jsonb_build_object('account_id', gen_random_uuid())",
 }
 
@@ -55,7 +55,9 @@ async def read_by(connection: Connection, view: View, story: Story, events: Sequ
 
 
 @pytest.mark.parametrize("statistics", ["none", "of an empty table", "of the first generation", "right"])
-@pytest.mark.parametrize("view", [products.VIEW, transactions.VIEW, refunds.VIEW, accounts.VIEW], ids=lambda v: v.name)
+@pytest.mark.parametrize(
+    "view", [products.VIEW, transactions.VIEW, refunds.VIEW, sales.VIEW, accounts.VIEW], ids=lambda view: view.name
+)
 async def test_a_batch_reads_the_rows_that_it_changes_and_no_others(
     view: View, statistics: str, world: World, story: Story, projector: Connection, source: stream.Source
 ) -> None:
