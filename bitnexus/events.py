@@ -107,6 +107,7 @@ def document(catalogue: Sequence[Event], views: Sequence[View], slices: Sequence
     """An AsyncAPI 3.0 document. Beyond the standard: of a message `x-aggregate`, `x-class-version`, `x-subject` and
     `x-consumers`, of a field `x-unit` and `x-personal`. Raises MeaningMissing for a field without one."""
     told = {topic: name for each in slices for topic, name in each.names.items()}
+    heard = {**told, messages.REPAIRED: "what had been parked"}
     recorded = _schemas([Entry, *(each.state for each in catalogue)], "")
     _check_meanings(recorded)
     return {
@@ -123,7 +124,7 @@ def document(catalogue: Sequence[Event], views: Sequence[View], slices: Sequence
         "channels": {"stream": _stream(catalogue), "feed": _feed(slices)},
         "operations": _operations(catalogue, views, told),
         "components": {
-            "messages": {each.topic: _message(each, _consumers(each.topic, views, told)) for each in catalogue}
+            "messages": {each.topic: _message(each, _consumers(each.topic, views, heard)) for each in catalogue}
             | _feed_messages(slices),
             "schemas": recorded | _schemas([_resource(each) for each in slices], "feed."),
         },
@@ -163,7 +164,7 @@ def _operations(catalogue: Sequence[Event], views: Sequence[View], told: dict[st
     watch = {
         "action": "receive",
         "summary": "The feed reads what it tells of.",
-        **on("stream", [topic for topic in topics if topic in told]),
+        **on("stream", [topic for topic in topics if topic in told or topic == messages.REPAIRED]),
     }
     project = {
         f"project_{view.name}": {
@@ -176,9 +177,9 @@ def _operations(catalogue: Sequence[Event], views: Sequence[View], told: dict[st
     return {"record": record, **project, "watch": watch, "tell": tell}
 
 
-def _consumers(topic: str, views: Sequence[View], told: dict[str, str]) -> list[Json]:
+def _consumers(topic: str, views: Sequence[View], heard: dict[str, str]) -> list[Json]:
     found: list[Json] = [{"view": view.name} for view in views if topic in view.wanted]
-    return [*found, {"feed": told[topic]}] if topic in told else found
+    return [*found, {"feed": heard[topic]}] if topic in heard else found
 
 
 def _message(event: Event, consumers: list[Json]) -> Json:

@@ -1,4 +1,4 @@
-"""Write down what an operator does about an event that a view cannot digest; `projections.parking` then does it."""
+"""Write down what an operator does about an event that a view cannot digest; `projections.repairing` does it."""
 
 from uuid import UUID
 
@@ -11,11 +11,12 @@ from ledger.store import Ledger, Receipt
 
 
 class Repair(msgspec.Struct, frozen=True, kw_only=True):
-    """`parked_id`: whose events had been parked; None: the view itself had stopped. `account_id`: whose decision it is; None:
-    of whoever has the machine."""
+    """`parked_id`: whose events had been parked, from `parked_from` on; None: the view itself had stopped. `account_id`: whose decision
+    it is; None: of whoever has the machine."""
 
     view: str
     parked_id: UUID | None
+    parked_from: int | None
     decision: repairs.Decision
     reason: str
     account_id: UUID | None
@@ -29,6 +30,7 @@ async def repair(command: Repair, caller: Caller, ledger: Ledger) -> Receipt[rep
         id=ids.new_id(),
         view=command.view,
         parked_id=command.parked_id,
+        parked_from=command.parked_from,
         decision=command.decision,
         reason=command.reason,
         account_id=command.account_id,

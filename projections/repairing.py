@@ -1,10 +1,11 @@
 """Letting a view try again what it could not digest, or pass over it: what `views.parked` holds, and views that have stopped.
 
-All of it with the generations' rows held, so that no batch of this view of the tenant is under way meanwhile.
+All of it with the generations' rows held, so that no batch of this view of the tenant is under way meanwhile. What is done is
+written into the tenant's stream before they are let go: a view that has reached what was written shows what was done.
 """
 
-from collections.abc import Sequence
-from typing import LiteralString
+from collections.abc import Awaitable, Callable, Sequence
+from typing import LiteralString, TypeAlias
 from uuid import UUID
 
 import msgspec
@@ -30,6 +31,9 @@ WHERE tenant_id = %(tenant)s AND view = %(view)s AND generation = %(generation)s
   AND position = %(position)s
 """
 
+Noted: TypeAlias = Callable[[int | None], Awaitable[None]]
+"""Writes down what is about to be done: of the position of the first event that is parked, None of a view that has stopped."""
+
 
 class NothingParked(Exception):
     def __init__(self, view: str, originator_id: UUID | None) -> None:
@@ -40,25 +44,13 @@ class NothingParked(Exception):
 
 
 class Repaired(msgspec.Struct, frozen=True):
-    """`left` events wait still, the first of them because of `error`; None if nothing waits."""
+    """What waited began at `position`. `left` events wait still, the first of them because of `error`; None if nothing waits."""
 
+    position: int
     applied: int
     skipped: int
     left: int
     error: str | None
-
-
-async def check(connection: generations.Connection, view: View, tenant_id: UUID, originator_id: UUID | None) -> None:
-    """Raises NothingParked."""
-    for generation in await generations.all_of(connection, view.name, tenant_id):
-        if originator_id is None and generation.state == "active" and generation.stopped:
-            return
-        if originator_id is not None and generation.state in FED:
-            key = {"tenant": tenant_id, "view": view.name, "generation": generation.generation}
-            cursor = await connection.execute(PARKED, {**key, "originator": originator_id})
-            if await cursor.fetchone() is not None:
-                return
-    raise NothingParked(view.name, originator_id)
 
 
 async def parked(
@@ -69,11 +61,12 @@ async def parked(
     originator_id: UUID,
     *,
     skip: bool,
+    noted: Noted,
 ) -> Repaired:
     """Apply what is parked of an originator in order, as far as it goes; `skip` its first event.
 
     Counts those of the generation that is read. `connection` is the projector's, in autocommit, with the columns registered.
-    Raises NothingParked.
+    Raises NothingParked, and what `noted` raises: then nothing is done.
     """
     repaired: Repaired | None = None
     async with connection.transaction():
@@ -84,8 +77,9 @@ async def parked(
                 )
                 if generation.state == "active" or repaired is None:
                     repaired = done or repaired
-    if repaired is None:
-        raise NothingParked(view.name, originator_id)
+        if repaired is None:
+            raise NothingParked(view.name, originator_id)
+        await noted(repaired.position)
     return repaired
 
 
@@ -119,7 +113,7 @@ async def _of_generation(
         applied += 1
     if error is None:
         await generations.add_parked(connection, view.name, tenant_id, generation, -1)
-    return Repaired(applied, len(skipped), len(events) - applied, error)
+    return Repaired(waiting[0], applied, len(skipped), len(events) - applied, error)
 
 
 async def _apply(
@@ -141,9 +135,15 @@ async def _apply(
 
 
 async def stopped(
-    connection: generations.Connection, source: stream.Source, view: View, tenant_id: UUID, *, skip: bool
+    connection: generations.Connection,
+    source: stream.Source,
+    view: View,
+    tenant_id: UUID,
+    *,
+    skip: bool,
+    noted: Noted,
 ) -> Repaired:
-    """Let a view that has stopped try again; `skip` the event that it stands before. Raises NothingParked."""
+    """Let a view that has stopped try again; `skip` the event that it stands before. Raises as `parked`."""
     async with connection.transaction():
         found = await generations.locked(connection, view.name, tenant_id)
         active = generations.active(found)
@@ -160,4 +160,5 @@ async def stopped(
                         *(connection, view.name, tenant_id, generation.generation, stretch.to, generation.state)
                     )
         await generations.resume(connection, view.name, tenant_id)
-    return Repaired(0, int(skip), 0, None)
+        await noted(None)
+    return Repaired(active.position + 1, 0, int(skip), 0, None)

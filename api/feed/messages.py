@@ -16,7 +16,9 @@ from api.feed import topics
 from api.parts import Parts
 from api.transactions import resources
 from domain.products import Product
+from domain.repairs import Repair
 from domain.transactions import Refund, Transaction
+from ledger import errors as ledger_errors
 from ledger import read
 from projections import products as product_view
 from projections import reading
@@ -76,6 +78,8 @@ SLICES = (
     ),
 )
 _BY_TOPIC = {topic: each for each in SLICES for topic in each.names}
+REPAIRED = get_topic(Repair.ViewRepaired)
+"""The topic of what tells of events that were parked, under their own names."""
 
 
 NOWHERE = 0
@@ -114,33 +118,68 @@ class Message:
         return found
 
 
+class _Told(NamedTuple):
+    """What an event tells: of the row with that id, which shows what there was at `since`, or nothing is told."""
+
+    entry: read.Entry
+    of: Slice
+    name: str
+    id: UUID
+    since: int
+
+
 async def of(parts: Parts, tenant_id: UUID, entries: Sequence[read.Entry]) -> list[Message]:
     """The messages of these events, in order. Waits until the views have reached them.
 
     Raises ViewBehind, TooManyWaiters and what psycopg raises.
     """
-    told = [(entry, _BY_TOPIC[entry.topic]) for entry in entries if entry.topic in _BY_TOPIC]
-    slices = {each.view: each for _, each in told}
-    last = {each.view: entry.position for entry, each in told}
+    told: list[_Told] = []
+    for entry in entries:
+        if entry.topic in _BY_TOPIC:
+            told.append(_told(entry, entry, _BY_TOPIC[entry.topic]))
+        elif entry.topic == REPAIRED:
+            told += await _of_repair(parts, entry)
+    slices = {each.of.view: each.of for each in told}
+    last = {each.of.view: each.entry.position for each in told}
     for view in slices:
         await parts.reached.wait(tenant_id, [view], last[view])
     rows: dict[tuple[str, UUID], Any] = {}
     if slices:
         async with parts.pool.connection() as connection:
             for view, each in slices.items():
-                ids = list({entry.originator_id for entry, of_entry in told if of_entry is each})
+                ids = list({one.id for one in told if one.of is each})
                 found = await each.rows(connection, tenant_id, ids)
                 parts.reached.check(tenant_id, [view], found.position, last[view])
                 rows |= {(view, row.id): row for row in found.rows}
-    found_rows = [(entry, each, rows.get((each.view, entry.originator_id))) for entry, each in told]
+    found_rows = [(each, rows.get((each.of.view, each.id))) for each in told]
     return [
-        _message(tenant_id, entry, each, row, parts.tokens.token)
-        for entry, each, row in found_rows
-        if row is not None and row.position >= entry.position  # not of an event that its view has parked
+        _message(tenant_id, each, row, parts.tokens.token)
+        for each, row in found_rows
+        if row is not None and row.position >= each.since  # not of an event that its view has parked
     ]
 
 
-def _message(tenant_id: UUID, entry: read.Entry, of: Slice, row: Any, token: Callable[[UUID, int], str]) -> Message:
-    position = token(tenant_id, entry.position)
-    data = _ENCODER.encode(of.resource(row, position))
-    return Message(entry.position, position, of.names[entry.topic], of.topics(tenant_id, row), data)
+def _told(entry: read.Entry, about: read.Entry, of: Slice) -> _Told:
+    return _Told(entry, of, of.names[about.topic], about.originator_id, about.position)
+
+
+async def _of_repair(parts: Parts, entry: read.Entry) -> list[_Told]:
+    """What was not told when it was parked, under the name of the first event that was: nobody has heard of it."""
+    codec = parts.ledger.codec
+    about = (entry.originator_id, entry.originator_version)
+    try:
+        half = codec.parse(entry.topic, *about, entry.state)
+    except ledger_errors.EventUnreadable:  # a newer release's
+        return []
+    repair = codec.finish(entry.tenant_id, *about, entry.recorded_at, half, {})
+    if repair.parked_from is None:
+        return []
+    first = (await parts.ledger.entries(entry.tenant_id, repair.parked_from - 1, 1))[0]
+    of = _BY_TOPIC.get(first.topic)
+    return [] if of is None or of.view != repair.view else [_told(entry, first, of)]
+
+
+def _message(tenant_id: UUID, told: _Told, row: Any, token: Callable[[UUID, int], str]) -> Message:
+    position = token(tenant_id, told.entry.position)
+    data = _ENCODER.encode(told.of.resource(row, position))
+    return Message(told.entry.position, position, told.name, told.of.topics(tenant_id, row), data)

@@ -56,27 +56,29 @@ def skip(arguments: Namespace, settings: Settings, output: Output) -> int:
 
 
 def _repair(arguments: Namespace, settings: Settings, output: Output, decision: repairs.Decision) -> int:
-    """Written down first: what was done is then never without its reason."""
     view, parked_id = views.find(arguments.view), arguments.originator
 
     async def work(parts: Process) -> repairing.Repaired:
         tenant_id: UUID = await tenants.find(arguments.tenant, parts.ledger)
         skips = decision == repairs.Decision.SKIP
-        async with await database.connect(parts.installation.app_url, "projector") as connection:
-            columns.register(connection.adapters)
-            await repairing.check(connection, view, tenant_id, parked_id)
+
+        async def noted(parked_from: int | None) -> None:
             command = commands.Repair(
                 view=view.name,
                 parked_id=parked_id,
+                parked_from=parked_from,
                 decision=decision,
                 reason=arguments.reason,
                 account_id=arguments.account,
             )
             caller = Caller(tenant_id=tenant_id, actor_id=arguments.account, role="system", command_id=ids.new_id())
             await commands.repair(command, caller, parts.ledger)
+
+        async with await database.connect(parts.installation.app_url, "projector") as connection:
+            columns.register(connection.adapters)
             if parked_id is None:
-                return await repairing.stopped(connection, parts.source, view, tenant_id, skip=skips)
-            return await repairing.parked(connection, parts.source, view, tenant_id, parked_id, skip=skips)
+                return await repairing.stopped(connection, parts.source, view, tenant_id, skip=skips, noted=noted)
+            return await repairing.parked(connection, parts.source, view, tenant_id, parked_id, skip=skips, noted=noted)
 
     repaired = with_process(settings, output, work)
     numbers = ("applied", "skipped", "left")

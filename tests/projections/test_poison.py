@@ -20,6 +20,7 @@ from projections import (
     generations,
     parking,
     products,
+    reading,
     repairing,
     sales,
     stream,
@@ -89,6 +90,10 @@ def listed_for_good(story: Story) -> domain_products.Product:
     return next(each for each in story.listed if each.status == domain_products.Status.LISTED)
 
 
+async def unnoted(parked_from: int | None) -> None:
+    """Nothing is written down."""
+
+
 async def parked(connection: Connection, story: Story) -> list[cross_tenant.Parked]:
     return await cross_tenant.parked(connection, ["products"], [story.tenant_id])
 
@@ -121,21 +126,20 @@ async def test_one_aggregate_waits_in_order_and_all_others_go_on(
     assert (page.position, page.parked) == (story.position, 1)
     assert product.id not in {row.id for row in page.rows}
     assert len(page.rows) == len(story.listed) - 1
-    assert (await products.show(app, story.tenant_id, product.id)).parked_at == found.position < first
-    assert (await products.show(app, story.tenant_id, story.listed[-1].id)).parked_at is None
+    assert await reading.first_parked(app, "products", story.tenant_id, product.id) == found.position < first
+    assert await reading.first_parked(app, "products", story.tenant_id, story.listed[-1].id) is None
 
     poisoned.poison.clear()
-    repaired = await repairing.parked(projector, source, view, story.tenant_id, product.id, skip=False)
+    repaired = await repairing.parked(projector, source, view, story.tenant_id, product.id, skip=False, noted=unnoted)
     assert (repaired.applied, repaired.left, repaired.error) == (stored.version, 0, None)
     assert await parked(projector, story) == []
-    shown = await products.show(app, story.tenant_id, product.id)
-    assert shown.row is not None
-    assert (shown.row.name, shown.parked_at) == (stored.name, None)
+    (shown,) = (await products.by_ids(app, story.tenant_id, [product.id])).rows
+    assert shown.name == stored.name
+    assert await reading.first_parked(app, "products", story.tenant_id, product.id) is None
     await assert_replay_gives_the_same(world, source, story.tenant_id, [products.VIEW])
     await renamed(world, story, product, "afterwards")
     await process.reaches(story, [view])
-    after = (await products.show(app, story.tenant_id, product.id)).row
-    assert after is not None
+    (after,) = (await products.by_ids(app, story.tenant_id, [product.id])).rows
     assert after.name == "afterwards"  # nothing waits any more
 
 
@@ -158,20 +162,19 @@ async def test_a_retry_goes_as_far_as_it_can_and_a_skip_passes_over_one_event(
     stored = await world.ledger.load(Product, story.tenant_id, product.id)
     poisoned.poison[product.id] = stored.version - 1  # the first ones can be digested now, and the last one out of turn
     poisoned.later_ones_too = False
-    repaired = await repairing.parked(projector, source, view, story.tenant_id, product.id, skip=False)
+    repaired = await repairing.parked(projector, source, view, story.tenant_id, product.id, skip=False, noted=unnoted)
     assert (repaired.applied, repaired.left) == (stored.version - 2, 2)
     assert repaired.error is not None
     (found,) = await parked(projector, story)
     assert (found.events, found.attempts, found.topic) == (2, 1, "product.renamed")
     poisoned.poison[product.id] = stored.version + 1
-    repaired = await repairing.parked(projector, source, view, story.tenant_id, product.id, skip=True)
+    repaired = await repairing.parked(projector, source, view, story.tenant_id, product.id, skip=True, noted=unnoted)
     assert (repaired.applied, repaired.skipped, repaired.left) == (1, 1, 0)
-    row = (await products.show(app, story.tenant_id, product.id)).row
-    assert row is not None
+    (row,) = (await products.by_ids(app, story.tenant_id, [product.id])).rows
     assert row.name == "two"
     assert (await generations.all_of(projector, "products", story.tenant_id))[0].parked == 0
     with pytest.raises(repairing.NothingParked):
-        await repairing.parked(projector, source, view, story.tenant_id, product.id, skip=False)
+        await repairing.parked(projector, source, view, story.tenant_id, product.id, skip=False, noted=unnoted)
 
 
 async def stopped(connection: Connection, view: View, story: Story) -> generations.Generation:
@@ -210,7 +213,7 @@ async def test_a_view_that_must_not_park_stops_for_that_tenant_alone_and_says_so
     await process.reaches(story, [sales.VIEW])
     assert poisoned.tried == tried  # it is left alone
     poisoned.poison.clear()
-    await repairing.stopped(projector, source, view, story.tenant_id, skip=False)
+    await repairing.stopped(projector, source, view, story.tenant_id, skip=False, noted=unnoted)
     await process.reaches(story, [view])
     await assert_replay_gives_the_same(world, source, story.tenant_id, [products.VIEW])
 
@@ -253,7 +256,7 @@ async def test_a_stopped_view_can_pass_over_the_event(
     process = await start_process([view])
     await stopped(projector, view, story)
     poisoned.poison[product.id] = 2
-    assert (await repairing.stopped(projector, source, view, story.tenant_id, skip=True)).skipped == 1
+    assert (await repairing.stopped(projector, source, view, story.tenant_id, skip=True, noted=unnoted)).skipped == 1
     poisoned.poison.clear()
     await process.reaches(story, [view])
     page = await products.page(app, story.tenant_id, None, 100)
@@ -392,6 +395,6 @@ async def test_what_is_parked_is_parked_in_a_new_generation_too(
     assert [(each.state, each.parked) for each in found] == [("ready", 1), ("active", 1)]
     poisoned.poison.clear()
     columns.register(projector.adapters)
-    await repairing.parked(projector, source, view, story.tenant_id, product.id, skip=False)
+    await repairing.parked(projector, source, view, story.tenant_id, product.id, skip=False, noted=unnoted)
     found = await generations.all_of(projector, view.name, story.tenant_id)
     assert [(each.state, each.parked) for each in found] == [("ready", 0), ("active", 0)]
