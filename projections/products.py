@@ -41,11 +41,6 @@ COLUMNS: LiteralString = (
     " inserted_at, updated_at, position"
 )
 
-SHOW: LiteralString = f"""
-SELECT {COLUMNS} FROM views.products
-WHERE tenant_id = %(tenant)s AND generation = %(generation)s AND product_id = %(id)s
-"""
-
 BY_IDS: LiteralString = f"""
 SELECT {COLUMNS} FROM views.products
 WHERE tenant_id = %(tenant)s AND generation = %(generation)s AND product_id = ANY (%(ids)s) ORDER BY product_id
@@ -154,11 +149,6 @@ def row(
         updated_at,
         position,
     )
-
-
-async def show(connection: reading.Connection, tenant_id: UUID, id: UUID) -> reading.One[ProductRow]:
-    """One product, retired or not."""
-    return await reading.one(connection, NAME, tenant_id, row, SHOW, id=id)
 
 
 async def by_ids(connection: reading.Connection, tenant_id: UUID, ids: Sequence[UUID]) -> reading.Many[ProductRow]:

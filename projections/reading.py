@@ -38,15 +38,6 @@ Connection = AsyncConnection[TupleRow]
 R = TypeVar("R")
 
 
-class One(msgspec.Struct, Generic[R], frozen=True):
-    """`row` is None if there is none. `position` is the view's, in the same snapshot. What is asked for lacks the event at
-    `parked_at`, and those of its originator that came later; None if it lacks nothing."""
-
-    row: R | None
-    position: int
-    parked_at: int | None = None
-
-
 class Many(msgspec.Struct, Generic[R], frozen=True):
     """`position` is the view's, in the same snapshot. Of `parked` originators the view lacks events."""
 
@@ -89,27 +80,6 @@ async def _find(
         _generations[key] = active
         if len(_generations) > GENERATIONS_KNOWN_MAX:
             _generations.popitem(last=False)
-
-
-async def one(
-    connection: Connection,
-    view: str,
-    tenant_id: UUID,
-    row: Callable[..., R],
-    statement: LiteralString,
-    *,
-    id: UUID,
-    whole_view_if_absent: bool = False,
-) -> One[R]:
-    """The first row that the statement gives for `id`, which is its originator's.
-
-    `whole_view_if_absent`: it is not, and a row never changes. If there is none, any parked originator may be to blame.
-    """
-    found = await _find(connection, view, tenant_id, statement, {"id": id})
-    parked_at = None
-    if found.parked and not (whole_view_if_absent and found.rows):
-        parked_at = await first_parked(connection, view, tenant_id, None if whole_view_if_absent else id)
-    return One(row(*found.rows[0]) if found.rows else None, found.position, parked_at)
 
 
 async def first_parked(connection: Connection, view: str, tenant_id: UUID, originator: UUID | None) -> int | None:

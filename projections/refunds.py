@@ -37,11 +37,6 @@ COLUMNS: LiteralString = (
     " buyer_subject_id, buyer_ref, inserted_at, position"
 )
 
-SHOW: LiteralString = f"""
-SELECT {COLUMNS} FROM views.refunds
-WHERE tenant_id = %(tenant)s AND generation = %(generation)s AND refund_id = %(id)s
-"""
-
 BY_IDS: LiteralString = f"""
 SELECT {COLUMNS} FROM views.refunds
 WHERE tenant_id = %(tenant)s AND generation = %(generation)s AND refund_id = ANY (%(ids)s) ORDER BY refund_id DESC
@@ -198,11 +193,6 @@ def row(
         inserted_at,
         position,
     )
-
-
-async def show(connection: reading.Connection, tenant_id: UUID, id: UUID) -> reading.One[RefundRow]:
-    """One refund. Who may see it, the caller decides by its buyer_id and affiliate_id."""
-    return await reading.one(connection, NAME, tenant_id, row, SHOW, id=id, whole_view_if_absent=True)
 
 
 async def by_ids(connection: reading.Connection, tenant_id: UUID, ids: Sequence[UUID]) -> reading.Many[RefundRow]:

@@ -48,11 +48,6 @@ COLUMNS: LiteralString = (
     " buyer_ref, affiliate_id, source, external_id, occurred_at, metadata::text, inserted_at, updated_at, position"
 )
 
-SHOW: LiteralString = f"""
-SELECT {COLUMNS} FROM views.transactions
-WHERE tenant_id = %(tenant)s AND generation = %(generation)s AND transaction_id = %(id)s
-"""
-
 BY_IDS: LiteralString = f"""
 SELECT {COLUMNS} FROM views.transactions
 WHERE tenant_id = %(tenant)s AND generation = %(generation)s AND transaction_id = ANY (%(ids)s) ORDER BY transaction_id DESC
@@ -232,11 +227,6 @@ def _lines(lines: str, refunded_lines: str) -> list[LineRow]:
         for line in found:
             line.refunded_quantity = refunded.get(line.id, 0)
     return found
-
-
-async def show(connection: reading.Connection, tenant_id: UUID, id: UUID) -> reading.One[TransactionRow]:
-    """One sale. Who may see it, the caller decides by its buyer_id and affiliate_id."""
-    return await reading.one(connection, NAME, tenant_id, row, SHOW, id=id)
 
 
 async def by_ids(connection: reading.Connection, tenant_id: UUID, ids: Sequence[UUID]) -> reading.Many[TransactionRow]:

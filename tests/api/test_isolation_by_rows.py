@@ -39,10 +39,9 @@ FOR_PROJECTORS = {
 }
 """Modules of `projections` whose statements are sent on the projector's connections."""
 NO_QUERIES = {
-    "reading.one": "all queries of views are made of it, and of the next two",
-    "reading.many": "",
+    "reading.many": "all queries of views are made of it, and of the next one",
     "reading.page": "",
-    "reading.first_parked": "of all three: one position",
+    "reading.first_parked": "of both: one position",
     "tenancy.query": "this is what the filter is taken out in",
     "key_uses.use": "runs with the writer's rights; the key's hash says whose it is",
     "feed_tickets.issue": "writes only, by a function with the writer's rights",
@@ -63,15 +62,12 @@ async def lags(connection: reading.Connection, tenant_id: UUID) -> list[tuple[st
 QUERIES: dict[str, Callable[[reading.Connection, UUID, UUID], Awaitable[Any]]] = {
     "accounts.page": lambda c, t, id: accounts.page(c, t, None, 100),
     "products.page": lambda c, t, id: products.page(c, t, None, 100),
-    "products.show": lambda c, t, id: products.show(c, t, id),
     "products.by_ids": lambda c, t, id: products.by_ids(c, t, [id]),
     "refunds.page": lambda c, t, id: refunds.page(c, t, None, 100),
     "refunds.page_of_transaction": lambda c, t, id: refunds.page_of_transaction(c, t, id, None, 100),
-    "refunds.show": lambda c, t, id: refunds.show(c, t, id),
     "refunds.by_ids": lambda c, t, id: refunds.by_ids(c, t, [id]),
     "sales.summary": lambda c, t, id: sales.summary(c, t, None, None),
     "transactions.page": lambda c, t, id: transactions.page(c, t, None, 100),
-    "transactions.show": lambda c, t, id: transactions.show(c, t, id),
     "transactions.by_ids": lambda c, t, id: transactions.by_ids(c, t, [id]),
     "security.entries": lambda c, t, id: security.entries(c, t, 0, 2**62, 100),
     "security.of_person": lambda c, t, id: security.of_person(c, t, id, 2**62, 100),

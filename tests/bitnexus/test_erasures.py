@@ -181,8 +181,7 @@ async def test_a_restored_backup_forgets_again_before_it_serves(
         assert await parts.ledger.find(tenant_id, accounts.EMAIL, [account.email]) == {}
         assert await parts.ledger.known_subject(tenant_id, transactions.BUYER, REFERENCE) is None
         async with parts.app.connection() as connection:
-            row = (await refunds.show(connection, tenant_id, refund.id)).row
-        assert row is not None
+            (row,) = (await refunds.by_ids(connection, tenant_id, [refund.id])).rows
         assert row.buyer_ref == codec.ERASED
         assert await erasures.apply(parts, listed) == 0
         assert listed.path.read_bytes() == written

@@ -113,7 +113,7 @@ async def test_rows_are_found_by_many_ids_at_once(app: Connection, shown: Story)
 
 async def test_what_another_tenant_has_is_not_found(app: Connection, shown: Story) -> None:
     stranger = ids.new_id()
-    assert (await transactions.show(app, stranger, shown.sales[0].id)) == reading.One(None, 0)
+    assert (await transactions.by_ids(app, stranger, [shown.sales[0].id])) == reading.Many([], 0)
     assert (await transactions.page(app, stranger, None, 5)) == reading.Page([], None, 0)
 
 

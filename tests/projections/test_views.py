@@ -26,10 +26,10 @@ async def test_a_product_is_shown_as_its_aggregate_says(
     view = products_view
     await project(projector, source, view.VIEW, story, limit=25)
     for product in story.listed:
-        found = await view.show(app, story.tenant_id, product.id)
+        found = await view.by_ids(app, story.tenant_id, [product.id])
         stored = await world.ledger.load(products.Product, story.tenant_id, product.id)
-        assert found.row is not None
-        assert found.row == ProductRow(
+        (row,) = found.rows
+        assert row == ProductRow(
             product.id,
             product.sku,
             product.name,
@@ -41,9 +41,9 @@ async def test_a_product_is_shown_as_its_aggregate_says(
             str(product.status),
             stored.created_on,
             stored.modified_on,
-            found.row.position,
+            row.position,
         )
-        assert (str(found.row.price), list(found.row.metadata)) == (str(product.price), ["b", "a"])
+        assert (str(row.price), list(row.metadata)) == (str(product.price), ["b", "a"])
         assert found.position == story.position
 
 
@@ -53,9 +53,8 @@ async def test_a_sale_is_shown_as_its_aggregate_says(
     view = transactions_view
     await project(projector, source, view.VIEW, story, limit=25)
     for sale in story.sales:
-        row = (await view.show(app, story.tenant_id, sale.id)).row
+        (row,) = (await view.by_ids(app, story.tenant_id, [sale.id])).rows
         stored = await world.ledger.load(transactions.Transaction, story.tenant_id, sale.id)
-        assert row is not None
         assert row.lines == [
             LineRow(
                 line.id,
@@ -89,14 +88,12 @@ async def test_refunds_of_known_and_unknown_sales_are_shown(
     await project(projector, source, view.VIEW, story, limit=25)
     for sale in story.sales:
         for made in sale.refunds.values():
-            row = (await view.show(app, story.tenant_id, made.id)).row
-            assert row is not None
+            (row,) = (await view.by_ids(app, story.tenant_id, [made.id])).rows
             assert (row.transaction_id, row.amount_minor, row.reason) == (sale.id, made.amount_minor, "broken")
             assert (row.buyer_id, row.affiliate_id) == (sale.buyer_id, sale.affiliate_id)
             assert [line.quantity for line in row.lines] == [line.quantity for line in made.lines]
     for refund in story.unmatched:
-        row = (await view.show(app, story.tenant_id, refund.id)).row
-        assert row is not None
+        (row,) = (await view.by_ids(app, story.tenant_id, [refund.id])).rows
         assert (row.transaction_id, row.amount_minor, row.buyer_ref) == (None, 250, "17850")
 
 
