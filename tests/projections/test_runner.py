@@ -227,6 +227,29 @@ async def test_lost_connections_are_made_again(start_process: StartProcess, worl
     ]  # an outage is nobody's fault
 
 
+async def test_generations_that_do_not_add_up_are_waited_for_and_said(
+    start_process: StartProcess, world: World, story: Story, projector: Connection
+) -> None:
+    """Somebody's hands left the rows of a view's generations so. A process that tried again at once would do nothing else."""
+    process = await start_process([products.VIEW, sales.VIEW])
+    await process.reaches(story, [products.VIEW, sales.VIEW])
+    fed = "UPDATE views.positions SET fed = %s WHERE view = 'products'"
+    await projector.execute(fed, (2,))
+    await tell(world, story, 10, seed=2)
+    await process.reaches(story, [sales.VIEW])
+    async with asyncio.timeout(PATIENCE_S):
+        while not process.run.state()[0].failures:  # noqa: ASYNC110  another task's doing
+            await asyncio.sleep(0.01)
+    (failure,) = process.run.state()[0].failures
+    assert "have just changed" in failure.error
+    assert failure.retry_at is not None
+    (lag,) = await cross_tenant.lag(projector, ["products"], [story.tenant_id])
+    assert (lag.failure is not None and "Changed" in lag.failure, lag.stopped, lag.parked) == (True, False, 0)
+    await projector.execute(fed, (1,))
+    await process.reaches(story, [products.VIEW])
+    assert process.run.state()[0].failures == []
+
+
 async def test_closing_finishes_the_batch_in_flight(start_process: StartProcess, world: World, story: Story) -> None:
     recorder = Recorder()
     recorder.let_go.clear()
