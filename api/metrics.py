@@ -1,6 +1,7 @@
 """What the process measures, as Prometheus reads it, and who may read it."""
 
 import hmac
+from collections.abc import Mapping
 
 from litestar import Response, get
 from litestar.di import NamedDependency
@@ -29,26 +30,20 @@ async def metrics(request: HttpRequest, parts: NamedDependency[Parts]) -> Respon
 
     With the token of `BITNEXUS_METRICS_TOKEN` as a bearer token; where none is set, only for this machine itself.
     """
-    if parts.metrics_token is not None:
-        _check_token(request, parts.metrics_token)
-    elif not _is_from_this_machine(request):
+    check(request.headers, None if request.client is None else request.client.host, parts.metrics_token)
+    return Response(await parts.scrape(), media_type=MEDIA_TYPE, headers={"Cache-Control": "no-store"})
+
+
+def check(headers: Mapping[str, str], address: str | None, token: str | None) -> None:
+    """Whether who asks from that address may read them. `headers` by their names in lower case. Raises Unauthenticated, Forbidden."""
+    if token is not None:
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), token.encode()):
+            raise rights.Unauthenticated(
+                "The token of scrapers is missing or wrong. Send BITNEXUS_METRICS_TOKEN as a bearer token."
+            )
+    elif address not in THIS_MACHINE or any(name in headers for name in PASSED_ON):
         raise rights.Forbidden(
             "The metrics are told to this machine only, as no token is set. "
             "Set BITNEXUS_METRICS_TOKEN and send it as a bearer token."
         )
-    return Response(await parts.scrape(), media_type=MEDIA_TYPE, headers={"Cache-Control": "no-store"})
-
-
-def _check_token(request: HttpRequest, token: str) -> None:
-    """Raises Unauthenticated."""
-    scheme, _, given = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), token.encode()):
-        raise rights.Unauthenticated(
-            "The token of scrapers is missing or wrong. Send BITNEXUS_METRICS_TOKEN as a bearer token."
-        )
-
-
-def _is_from_this_machine(request: HttpRequest) -> bool:
-    if any(name in request.headers for name in PASSED_ON):
-        return False
-    return request.client is not None and request.client.host in THIS_MACHINE

@@ -73,15 +73,15 @@ def connect_sync(app_url: str, role: Role) -> Connection[TupleRow]:
     return psycopg.connect(autocommit=True, **parameters(app_url, role))
 
 
-def pool(app_url: str, role: Role, connections_max: int) -> Pool:
-    """Not opened yet. Its connections are in autocommit."""
+def pool(app_url: str, role: Role, connections_max: int, *, name: str | None = None) -> Pool:
+    """Not opened yet. Its connections are in autocommit. `name`: as metrics show it, the role's if it is not said."""
     return AsyncConnectionPool(
         kwargs={"autocommit": True, **parameters(app_url, role)},
         min_size=1,
         max_size=connections_max,
         timeout=POOL_WAIT_S,
         open=False,
-        name=role,
+        name=name or role,
     )
 
 

@@ -6,6 +6,8 @@ import socket
 BACKLOG = 2_048
 """Connections that wait to be accepted: a burst of clients that connect again after a restart."""
 
+_SUCH = "an address of this machine, such as 127.0.0.1 or 0.0.0.0"
+
 
 class AddressUnusable(Exception):
     def __init__(self, host: str, port: int, why: str, advice: str) -> None:
@@ -13,14 +15,13 @@ class AddressUnusable(Exception):
         self.host, self.port = host, port
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """Bound and listening: who connects early waits until the process is ready. Raises AddressUnusable."""
+def bind(host: str, port: int, prefix: str = "--") -> socket.socket:
+    """Bound and listening: who connects early waits until the process is ready. `prefix` is that of the options that gave the
+    address. Raises AddressUnusable."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (socket.gaierror, UnicodeError):
-        raise AddressUnusable(
-            host, port, "no such host is known", "Give --host an address of this machine, such as 127.0.0.1 or 0.0.0.0"
-        ) from None
+        raise AddressUnusable(host, port, "no such host is known", f"Give {prefix}host {_SUCH}") from None
     family, kind, protocol, _, address = found[0]
     listener = socket.socket(family, kind, protocol)
     try:
@@ -29,17 +30,17 @@ def bind(host: str, port: int) -> socket.socket:
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
-        raise AddressUnusable(host, port, *_said(error)) from None
+        raise AddressUnusable(host, port, *_said(error, prefix)) from None
     listener.setblocking(False)
     return listener
 
 
-def _said(error: OSError) -> tuple[str, str]:
+def _said(error: OSError, prefix: str) -> tuple[str, str]:
     if error.errno == errno.EADDRINUSE:
-        return "another process listens there", "End that process, or give another --port (0 takes a free one)"
+        return "another process listens there", f"End that process, or give another {prefix}port (0 takes a free one)"
     if error.errno == errno.EACCES:
-        return "this user may not listen there", "Give a --port above 1023"
-    return error.strerror or str(error), "Give --host an address of this machine, such as 127.0.0.1 or 0.0.0.0"
+        return "this user may not listen there", f"Give a {prefix}port above 1023"
+    return error.strerror or str(error), f"Give {prefix}host {_SUCH}"
 
 
 def url(listener: socket.socket) -> str:

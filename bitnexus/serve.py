@@ -97,8 +97,8 @@ async def _serve(
             expiry.running(parts.projector),
             reconciling.running(limits, parts.projector),
             outbox.running(parts.projector, doing.doers(parts, settings)),
-            telemetry.watching(parts),
             _replica(base, settings) as copy,
+            telemetry.watching(parts, *(() if copy is None else (copy.source.pool,))),
             beside(parts),
         ):
             app = web.application(parts, settings, telemetry, limits, streams_end, copy)
@@ -117,7 +117,7 @@ async def _replica(base: Installation, settings: Settings) -> AsyncIterator[Repl
         return
     url = database.replica_url(settings.database_replica_url, base.app_url)
     async with replica.running(
-        database.pool(url, "app", replica.CONNECTIONS_MAX),
+        database.pool(url, "app", replica.CONNECTIONS_MAX, name="replica"),
         database.connector(url, "app"),
         database.connector(url, "projector"),
         database.connector(base.app_url, "app"),

@@ -25,6 +25,7 @@ from api import telemetry as api_telemetry
 from bitnexus.counting import Slot
 from bitnexus.process import Process
 from ledger import telemetry as ledger_telemetry
+from ledger.store import Pool
 from projections import catalogue, cross_tenant
 
 LOOK_S = 1.0
@@ -55,12 +56,14 @@ class Telemetry:
         self.http = api_telemetry.Http(self._registry)
         self._sizes = _Sizes(self._registry)
         self._parts: Process | None = None
+        self._pools: tuple[Pool, ...] = ()
         self._one_at_a_time = asyncio.Lock()
 
     @asynccontextmanager
-    async def watching(self, parts: Process) -> AsyncIterator[None]:
-        """Looks at the sizes of a process's parts while it lasts."""
+    async def watching(self, parts: Process, *pools: Pool) -> AsyncIterator[None]:
+        """Looks at the sizes of a process's parts, and of other pools that it has, while it lasts."""
         self._parts = parts
+        self._pools = (parts.app, parts.projector, parts.platform, *pools)
         task = asyncio.create_task(self._watch(parts), name="telemetry")
         try:
             yield
@@ -74,7 +77,7 @@ class Telemetry:
         async with self._one_at_a_time:  # as much of the database and of the processor as one scraper needs, not more
             lags: list[cross_tenant.LagOfBusiest] | None = None
             if self._parts is not None:
-                self._sizes.look(self._parts)
+                self._sizes.look(self._parts, self._pools)
                 lags = await _lags(self._parts)
             return await asyncio.to_thread(self._told, _Lags(lags))
 
@@ -90,7 +93,7 @@ class Telemetry:
     async def _watch(self, parts: Process) -> None:
         while True:
             try:
-                self._sizes.look(parts)
+                self._sizes.look(parts, self._pools)
             except Exception:  # noqa: BLE001  the edge of a supervised task
                 _log.exception("The process could not be measured, trying again")
             await asyncio.sleep(LOOK_S)
@@ -104,9 +107,9 @@ class _Sizes:
         def counter(name: str, text: str, labels: Sequence[str] = ()) -> Counter:
             return Counter(f"bitnexus_{name}", text, labels, registry=registry)
 
-        gauge("workers", "Processes that serve.").set(1)
-        counter("worker_starts", "Starts of processes that serve.").inc()
-        self._memory = gauge("resident_memory_bytes", "Memory of the processes that serve.")
+        gauge("workers", "Processes that serve, or only project.").set(1)
+        counter("worker_starts", "Starts of such processes.").inc()
+        self._memory = gauge("resident_memory_bytes", "Memory of these processes.")
         self._cpu = _Followed(counter("cpu_seconds", "Time of the processor that they used."))
         self._queued = gauge("append_queue_commands", "Accepted commands that wait for a flush.")
         self._queued_bytes = gauge("append_queue_bytes", "What they hold, about.")
@@ -118,12 +121,12 @@ class _Sizes:
         projected = counter("projected_events", "Events that were read for a view and are in it now.", ["view"])
         self._projected = {view.name: _Followed(projected.labels(view.name)) for view in catalogue.VIEWS}
 
-    def look(self, parts: Process) -> None:
+    def look(self, parts: Process, pools: Sequence[Pool]) -> None:
         self._memory.set(_resident_bytes())
         self._cpu.at(time.process_time())
         self._queued.set(parts.appender.waiting)
         self._queued_bytes.set(parts.appender.waiting_bytes)
-        for pool in (parts.app, parts.projector):
+        for pool in pools:
             stats = pool.get_stats()
             self._connections.labels(pool.name).set(stats["pool_size"])
             self._idle.labels(pool.name).set(stats["pool_available"])

@@ -35,7 +35,7 @@ def parser() -> Parser:
     main.add_argument("--version", action="version", version=f"bitnexus {metadata.version('bitnexus')}")
     groups = main.add_subparsers(metavar="COMMAND", required=True)
     _serve(groups)
-    _leaf(groups, "project", "projecting.project", "keep the views up until SIGTERM or Ctrl-C, without an API")
+    _project(groups)
     _demo(groups)
     _leaf(groups, "migrate", "setup.migrate", "apply what the database lacks, as its owner")
     _tenants(groups)
@@ -74,6 +74,12 @@ def _serve(groups: Any) -> None:
     leaf = _leaf(groups, "serve", "serving.serve", "run the API until SIGTERM or Ctrl-C")
     _listening(leaf)
     leaf.add_argument("--workers", type=_workers, default=1, metavar="N", help="processes (default %(default)s)")
+
+
+def _project(groups: Any) -> None:
+    leaf = _leaf(groups, "project", "projecting.project", "keep the views up until SIGTERM or Ctrl-C, without an API")
+    leaf.add_argument("--metrics-host", default="127.0.0.1", help="of --metrics-port (default %(default)s)")
+    leaf.add_argument("--metrics-port", type=_port, help="tell /metrics there; 0 takes a free one (default: nowhere)")
 
 
 def _demo(groups: Any) -> None:

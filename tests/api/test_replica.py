@@ -3,8 +3,10 @@
 import asyncio
 import base64
 import dataclasses
+import json
 import logging
 import os
+import re
 import signal
 import sys
 import time
@@ -241,16 +243,22 @@ async def test_a_serving_process_reads_the_replica_that_it_is_told_of(
         "DATABASE_REPLICA_URL": f"postgresql://?host={copy.folder}",
         "BITNEXUS_MASTER_KEY": base64.b64encode(bytes(range(32))).decode(),
     }
-    command = ("-m", "bitnexus", "serve", "--port", "0", "--workers", "2", "--data-dir", str(tmp_path))
+    command = ("-m", "bitnexus", "serve", "--json", "--port", "0", "--workers", "2", "--data-dir", str(tmp_path))
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, *command), env=environment, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+        *(sys.executable, *command), env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
+    assert process.stdout is not None
     assert process.stderr is not None
     try:
         async with asyncio.timeout(PATIENCE_S):
             said = 0
             while said < 2:
                 said += b"Queries read the replica: it keeps up" in await process.stderr.readline()
+            announced = json.loads(await process.stdout.readuntil(b"\n}\n"))
+            async with httpx.AsyncClient(base_url=announced["url"], trust_env=False) as client:
+                metrics = (await client.get("/metrics")).text
+            pools = set(re.findall(r'^bitnexus_pool_waiting{pool="(\w+)"}', metrics, re.MULTILINE))
+            assert pools == {"app", "projector", "platform", "replica"}  # whoever waits for one of them is seen
     finally:
         process.terminate()
         await process.communicate()

@@ -29,7 +29,8 @@ POLL_S = 0.02
 class Served:
     """A running `bitnexus serve`."""
 
-    def __init__(self, process: "subprocess.Popen[str]") -> None:
+    def __init__(self, process: "subprocess.Popen[str]", url: str = "url") -> None:
+        """`url`: the member of what it announces that says where it answers."""
         self.process = process
         said = ""
         assert process.stdout is not None
@@ -38,7 +39,7 @@ class Served:
             assert line, process.stderr.read() if process.stderr else ""
             said += line
         self.announced: dict[str, Any] = json.loads(said)
-        self.url: str = self.announced["url"]
+        self.url: str = self.announced[url]
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, str]:
         """Exit code and standard error."""
