@@ -221,7 +221,9 @@ class Command(PublicOperation):
             "A repeat with the same key and the same request has the first one's answer.",
             "^[ -~]{1,255}$",
         ),
-        _header("If-Match", "The ETag that the change was decided upon.", r'^(\*|"[0-9]{1,9}(-erased)?")$'),
+        _header(
+            "If-Match", "The ETag that the change was decided upon.", r'^(\*|"[0-9]{1,9}(-g[0-9]{1,9})?(-erased)?")$'
+        ),
     )
     open_to_all = False
     position_shown = True
