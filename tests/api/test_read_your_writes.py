@@ -6,6 +6,7 @@ import dataclasses
 from api.app import create_app
 from bitnexus import database as connections
 from projections.positions import Reached
+from tests.api import walk
 from tests.api.house import House, Served
 from tests.world import World
 
@@ -95,3 +96,27 @@ async def test_a_database_that_came_back_from_an_earlier_moment_shows_nothing_ol
         free = asyncio.create_task(served.views_reach(a))
     await free
     await reached.close()
+
+
+async def test_every_query_takes_a_position(served: Served, a: House, b: House, world: World) -> None:
+    """Or who reads an own command there would have to guess. The platform's are of all tenants, and a position is of one."""
+    cast = await walk.Stage(world, served, a, b)._cast("admin", with_program=True)
+    await served.post(a.admin, "/admin/projections/sales/rebuild", None)  # that there is one to be shown
+    await served.views_reach(a)
+    head = (await a.ledger.head(a.id)).position
+    document = (await served.client.get("/schema/openapi.json")).json()
+    asked = set()
+    for path, item in document["paths"].items():
+        operation = item.get("get")
+        if operation is None or not operation["security"] or path.startswith(("/api/v1/platform", "/api/v1/feed")):
+            continue
+        assert "X-Position" in {parameter.get("name") for parameter in operation["parameters"]}, path
+        for name, value in cast.given.items():
+            path = path.replace(f"{{{name}}}", str(value))
+        beyond = await served.client.get(path, headers={**a.admin.headers, "X-Position": str(head + 1_000)})
+        assert (beyond.status_code, list(beyond.json()["errors"])) == (400, ["X-Position"]), path
+        there = await served.client.get(path, headers={**a.admin.headers, "X-Position": str(head)})
+        assert there.status_code == 200, path
+        assert int(there.headers["X-Position"]) >= head, path
+        asked.add(operation["operationId"])
+    assert len(asked) > 20

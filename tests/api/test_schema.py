@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from api import schema
+from api import etags, schema
 from tests.api.house import Served
 from tests.api.test_rights_of_routes import DECLARED
 
@@ -65,6 +65,22 @@ async def test_every_operation_says_its_id_its_words_and_its_refusals(document: 
         if "{" in name:
             assert "404" in operation["responses"]
     assert set(DECLARED) <= {name for name, _ in operations(document)}
+
+
+async def test_a_tag_that_if_match_takes_is_one_that_is_documented(document: dict[str, Any]) -> None:
+    """A client made of the document would refuse to send what an answer gave it."""
+    patterns = {
+        parameter["schema"]["pattern"]
+        for _, operation in operations(document)
+        for parameter in operation.get("parameters", ())
+        if parameter.get("name") == "If-Match"
+    }
+    (pattern,) = patterns
+    for generation in (1, 2):
+        for erased in (False, True):
+            tag = f'"{etags.version(7, erased=erased, generation=generation)}"'
+            assert etags.VERSION.fullmatch(tag)
+            assert re.fullmatch(pattern, tag), tag
 
 
 async def test_a_body_is_documented_bare_and_under_its_name(document: dict[str, Any]) -> None:
