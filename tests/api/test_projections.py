@@ -98,3 +98,29 @@ async def test_what_waits_for_an_operator_is_said_to_whoever_asks_for_it(
     assert untouched.status_code == 200
     assert (await served.get(a.admin, "/products")).json()["meta"] == {"next_cursor": None, "parked": 1}
     assert (await served.get(a.admin, "/transactions")).json()["meta"] == {"next_cursor": None}
+
+
+async def test_a_sale_or_refund_that_waits_is_said_to_wait(served: Served, a: House, world: World) -> None:
+    """Of a refund that is not there nobody knows whose it would be: whatever waits in the view may be it."""
+    sale = await a.sells(await a.lists(), quantity=3)
+    shown, hidden = [await a.refunds(sale, 1) for _ in range(2)]
+    await served.views_reach(a)
+    position = (await a.ledger.head(a.id)).position
+    with psycopg.connect(world.database.owner_url, autocommit=True) as owner:
+        for view in ("transactions", "refunds"):
+            owner.execute(
+                "INSERT INTO views.parked (tenant_id, view, generation, originator_id, position, topic, error, attempts)"
+                " VALUES (%s, %s, 1, %s, %s, 'transaction.refunded', 'ValueError', 5)",
+                (a.id, view, sale.id, position),
+            )
+            owner.execute("UPDATE views.positions SET parked = 1 WHERE tenant_id = %s AND view = %s", (a.id, view))
+        owner.execute("DELETE FROM views.refunds WHERE refund_id = %s", (hidden.id,))
+    asked = {"X-Position": str(position)}
+    for path, without in ((f"/transactions/{sale.id}", 200), (f"/refunds/{hidden.id}", 404)):
+        refused = await served.get(a.admin, path, headers=asked)
+        assert (refused.status_code, refused.json()["type"]) == (503, "urn:bitnexus:problem:parked"), path
+        assert (await served.get(a.admin, path)).status_code == without
+        assert (await served.get(a.admin, path, headers={"X-Position": str(position - 1)})).status_code == without
+    assert (await served.get(a.admin, f"/refunds/{shown.id}", headers=asked)).status_code == 200  # it never changes
+    for path in ("/transactions", "/transactions?status=partly_refunded", "/refunds"):
+        assert (await served.get(a.admin, path)).json()["meta"]["parked"] == 1, path
