@@ -10,7 +10,7 @@ import pytest_asyncio
 
 from domain.products import Status
 from ledger import ids
-from projections import catalogue, products, reading, refunds, stream, transactions
+from projections import accounts, catalogue, products, reading, refunds, stream, transactions
 from tests.projections.conftest import Connection, project
 from tests.projections.story import PEOPLE, Story, tell
 from tests.world import World
@@ -160,6 +160,33 @@ async def test_a_page_of_refunded_sales_is_found_by_its_index(
         plan = "\n".join(line for (line,) in await cursor.fetchall())
     assert "transactions_by_status" in plan
     assert "Sort" not in plan
+
+
+async def test_a_page_of_a_hundred_is_one_question_to_the_database(
+    app: Connection, shown: Story, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one for each row a page would take a hundred times as long; with a second one its position could be another moment's."""
+    asked: list[object] = []
+    execute = psycopg.AsyncCursor.execute
+
+    async def counted(cursor: Any, *arguments: Any, **options: Any) -> Any:
+        if cursor.connection is app:
+            asked.append(arguments)
+        return await execute(cursor, *arguments, **options)
+
+    monkeypatch.setattr(psycopg.AsyncCursor, "execute", counted)
+    tenant_id, sale = shown.tenant_id, shown.sales[0].id
+    lists: list[Ask] = [
+        lambda after, n: products.page(app, tenant_id, after, n),
+        lambda after, n: transactions.page(app, tenant_id, after, n, status="refunded"),
+        lambda after, n: refunds.page(app, tenant_id, after, n),
+        lambda after, n: refunds.page_of_transaction(app, tenant_id, sale, after, n),
+        lambda after, n: accounts.page(app, tenant_id, after, n),
+    ]
+    for ask in lists:
+        asked.clear()
+        await ask(None, 100)
+        assert len(asked) == 1
 
 
 async def test_who_pages_while_others_write_sees_each_old_row_once(
