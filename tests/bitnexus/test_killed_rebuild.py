@@ -15,11 +15,13 @@ from tests.world import Database
 
 PATH = "/api/v1/admin/projections/sales/rebuild"
 SLOWLY = """
-CREATE FUNCTION views.slowly() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.1); RETURN NULL; END';
+CREATE FUNCTION views.slowly() RETURNS trigger LANGUAGE plpgsql AS '
+    BEGIN PERFORM pg_sleep(0.5) WHERE to_regclass(''views.hurry'') IS NULL; RETURN NULL; END';
 CREATE TRIGGER slowly AFTER INSERT ON views.sales_by_day FOR EACH STATEMENT EXECUTE FUNCTION views.slowly()
 """
+HURRY = "CREATE TABLE views.hurry ()"
 KILLED_AT = 200
-"""Of 1,500 events, in batches of a hundred."""
+"""Of 3,000 events, in batches of a hundred, a batch in 1.5 s."""
 
 
 async def until_at(connection: psycopg.AsyncConnection[Any], tenant_id: Any, position: int) -> rebuild.Status:
@@ -63,6 +65,7 @@ async def test_a_killed_processs_rebuild_is_said_to_run_until_another_one_has_it
                     killed_at = (await until_at(connection, tenant_id, KILLED_AT)).position
                     projector.process.kill()
                     projector.process.wait()
+                    owner.execute(HURRY)
                     seen, asked = await watched(served.url, headers)
         (token,) = owner.execute("SELECT token FROM views.rebuilds").fetchone() or (0,)
     assert killed_at < seen[-1]["head"]
