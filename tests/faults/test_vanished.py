@@ -25,9 +25,9 @@ def network(*words: str) -> "subprocess.CompletedProcess[str]":
 def test_a_database_that_vanished_is_known_to_be_lost(database: Database) -> None:
     """By default TCP would try for a quarter of an hour, and who waits for an answer would wait for ever: feeds, leases and commands
     would stand still long after another machine has taken the database's place."""
-    able = network("ip", "link", "set", "lo", "up")
+    able = network("true")
     if able.returncode != 0:
-        text = f"No network of its own can be made here: {able.stderr.strip()}. Run the tests as root, with iproute2."
+        text = f"No network of its own can be made here: {able.stderr.strip()}. Run the tests as root."
         if os.environ.get("CI") == "true":
             pytest.fail(text)
         pytest.skip(text)

@@ -5,8 +5,10 @@ Prints what became of three connections, as JSON: the seconds until each was kno
 
 import asyncio
 import contextlib
+import fcntl
 import json
-import subprocess
+import socket
+import struct
 import sys
 import time
 from typing import Any
@@ -18,27 +20,32 @@ from bitnexus import database as connections
 
 WAIT_S_MAX = 100.0
 """Left to itself the kernel tries for a quarter of an hour."""
+GET_FLAGS, SET_FLAGS, UP = 0x8913, 0x8914, 0x1
+"""SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP."""
 
 
-async def turn(state: str) -> None:
-    """The only interface that there is."""
-    await asyncio.to_thread(subprocess.run, ["ip", "link", "set", "lo", state], check=True)
+def turn(*, up: bool) -> None:
+    """The only interface that there is (netdevice(7))."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        request = fcntl.ioctl(any_socket, GET_FLAGS, struct.pack("16sH22x", b"lo", 0))
+        _, flags = struct.unpack("16sH22x", request)
+        fcntl.ioctl(any_socket, SET_FLAGS, struct.pack("16sH22x", b"lo", flags | UP if up else flags & ~UP))
 
 
 async def main(app_url: str) -> dict[str, Any]:
     found = conninfo.conninfo_to_dict(app_url)
-    socket = f"{found['host']}/.s.PGSQL.{found.get('port') or 5432}"
+    path = f"{found['host']}/.s.PGSQL.{found.get('port') or 5432}"
 
     async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65_536):
             writer.write(data)
 
     async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        from_server, to_server = await asyncio.open_unix_connection(socket)
+        from_server, to_server = await asyncio.open_unix_connection(path)
         with contextlib.suppress(asyncio.CancelledError):  # the program's end
             await asyncio.gather(copy(reader, to_server), copy(from_server, writer))
 
-    await turn("up")
+    turn(up=True)
     server = await asyncio.start_server(forward, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     url = conninfo.make_conninfo(app_url, host="127.0.0.1", port=port)
@@ -55,7 +62,7 @@ async def main(app_url: str) -> dict[str, Any]:
     begun = time.monotonic()
     waiting = asyncio.create_task(lost(waits, f"SELECT pg_sleep({WAIT_S_MAX})"))
     await asyncio.sleep(0.5)  # the question is through
-    await turn("down")
+    turn(up=False)
     begun = time.monotonic()
     async with asyncio.timeout(WAIT_S_MAX):
         seconds = await asyncio.gather(lost(asked, "SELECT 1"), waiting, lost(projects, "BEGIN"))
