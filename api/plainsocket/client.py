@@ -8,7 +8,7 @@ from uuid import UUID
 
 import psycopg
 
-from api import asked, errors
+from api import asked, errors, rates
 from api.feed import topics
 from api.feed.feed import Feed
 from api.feed.messages import Encoding, Frame
@@ -50,13 +50,21 @@ class Client:
     """Touched by the event loop's thread only; `receive` is called for one frame after the other."""
 
     __slots__ = (
-        "_authenticate", "_feed", "_line", "_listeners", "_marked_s", "_no_end", "_opened_s", "_parts", "_resuming",
+        "_authenticate", "_feed", "_known", "_line", "_listeners", "_marked_s", "_no_end", "_opened_s", "_parts", "_resuming",
         "_sockets", "closed", "encode", "who",
     )  # fmt: skip
 
     def __init__(
-        self, parts: Parts, feed: Feed, sockets: Sockets, authenticate: Authenticating, line: Wire, now_s: float
+        self,
+        parts: Parts,
+        feed: Feed,
+        sockets: Sockets,
+        authenticate: Authenticating,
+        known: Callable[[Who], Awaitable[None]],
+        line: Wire,
+        now_s: float,
     ) -> None:
+        """`known` is told who it is that first said so here; it raises RateLimited."""
         self.encode: Encoding = frames.encode
         self.closed = False
         self.who: Who | None = None
@@ -64,6 +72,7 @@ class Client:
         self._feed = feed
         self._sockets = sockets
         self._authenticate = authenticate
+        self._known = known
         self._line = line
         self._opened_s = self._marked_s = now_s
         self._listeners: dict[str, Listener] = {}  # by topic
@@ -177,8 +186,18 @@ class Client:
         elif known is None and self._sockets.is_full_for(who.session_id):
             self._tell("error", reason="too-many", detail="The session has as many sockets as it may have. Close some.")
             self.close(Code.NOBODY, "the session has too many sockets")
-        elif not self.closed:
+        elif (known is not None or await self._passes(who)) and not self.closed:
             self.take(who)
+
+    async def _passes(self, who: Who) -> bool:
+        """Whether the user may open one more socket just now. Else the client is told, and let go."""
+        try:
+            await self._known(who)
+        except rates.RateLimited as limited:
+            self._tell("error", reason=errors.LIMITED_RATE.name, detail=str(limited))
+            self.close(Code.SLOW, "too many requests")
+            return False
+        return True
 
     async def _subscribe(self, who: Who, said: frames.Subscribe) -> None:
         topic = said.topic

@@ -26,7 +26,7 @@ async def websocket(state: State, scope: WebSocketScope, receive: Receive, send:
         who = await _who(state, scope)
         if who is not None and sockets.is_full_for(who.session_id):
             raise handshake.Refused("the session has as many sockets as it may have")
-        # Whoever says later who he is counts for the address, or anybody could hold sockets for nothing.
+        # Whoever says later who he is counts for the address until he has, or anybody could hold sockets for nothing.
         await (state.parts.rates.charge(scope) if who is None else state.parts.rates.pushed(who))
     except (handshake.Refused, rates.RateLimited) as refusal:
         await endpoint.refuse(state.parts, scope, send, refusal)
@@ -34,7 +34,12 @@ async def websocket(state: State, scope: WebSocketScope, receive: Receive, send:
     line = endpoint.wire_of(scope)
     await send({"type": "websocket.accept", "subprotocol": None, "headers": []})
     line.forget_handshake()
-    client = Client(state.parts, state.feed, sockets, state.authenticate, line, time.time())
+
+    async def known(who: Who) -> None:
+        await state.parts.rates.pushed(who)
+        _excuse(scope)
+
+    client = Client(state.parts, state.feed, sockets, state.authenticate, known, line, time.time())
     sockets.add(client, "websocket")
     try:
         if who is not None:
@@ -42,6 +47,13 @@ async def websocket(state: State, scope: WebSocketScope, receive: Receive, send:
         await endpoint.converse(client, line, receive)
     finally:
         sockets.remove(client)
+
+
+def _excuse(scope: WebSocketScope) -> None:
+    """Gives back what the address was charged. What other processes have been told of it meanwhile stays taken."""
+    bucket: rates.Bucket | None = scope["state"].pop("rate", None)
+    if bucket is not None and bucket.taken > 0:
+        bucket.give_back()
 
 
 async def _who(state: State, scope: WebSocketScope) -> Who | None:

@@ -112,6 +112,32 @@ async def test_a_thousand_pages_behind_one_address_come_back_and_who_guesses_tok
         assert (answer.status_code, answer.content) == (429, b"")  # the npm client gives up for ever if it reads 429
 
 
+async def test_plain_sockets_behind_one_address_count_for_who_they_say_they_are(
+    served: Served, address: str, a: House
+) -> None:
+    """200 programs of one office open theirs and then say who they are: the office's address must not run out by that. Who never
+    says so, or lies, takes one of its requests each."""
+    served.parts.rates.policies = Policies(address=Policy("address", 3, 600.0), user=Policy("user", 6, 600.0))
+    for _ in range(6):
+        async with plain.talk(address, None) as page:
+            await page.say("authenticate", token=a.user.token)
+            assert (await page.hear())["type"] == "authenticated"
+            await page.say(
+                "authenticate", token=a.user.token
+            )  # a new token of the session: nothing is given back twice
+            assert (await page.hear())["type"] == "authenticated"
+    async with plain.talk(address, None) as page:
+        await page.say("authenticate", token=a.user.token)
+        assert (await page.hear())["reason"] == "rate-limited"
+        assert await page.closed() == 1013
+    async with plain.talk(address, None) as page:
+        await page.say("authenticate", token="x")
+        assert await page.closed() == 1008
+    async with plain.talk(address, None):
+        pass
+    assert (await refused(f"{address.replace('http', 'ws')}/api/v1/feed/ws"))[0] == 403
+
+
 async def test_a_session_has_so_many_sockets(small: str, a: House) -> None:
     """One that was stolen, or a page gone wild, would take all that a process has."""
 
