@@ -1,6 +1,7 @@
 """What passes between a parent and its worker processes, over a socket pair: the orders there, a word when ready back."""
 
 import os
+from uuid import UUID
 
 import msgspec
 
@@ -17,6 +18,7 @@ class Orders(msgspec.Struct, frozen=True):
     settings: Settings
     app_url: str
     slot: Slot
+    process_id: UUID  # as what it holds leases of views: when it dies, the parent lets them go
 
 
 def encoded(orders: Orders) -> bytes:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
+from uuid import UUID
 
 from bitnexus import database, stopping
 from bitnexus.installation import Installation
@@ -67,10 +68,13 @@ async def running(
     projecting: bool,
     hashing: Hashing = DEFAULT_HASHING,
     appends: listener.Listener = listener.NOBODY,
+    process_id: UUID | None = None,
 ) -> AsyncIterator[Process]:
     """At the end accepted commands are finished first, then the batches in flight, then connections are let go.
 
-    `appends` is told what the appender does. Raises psycopg.OperationalError, psycopg_pool.PoolTimeout, TokenKeyUnusable.
+    `appends` is told what the appender does; the views' leases are held as `process_id`.
+
+    Raises psycopg.OperationalError, psycopg_pool.PoolTimeout, TokenKeyUnusable.
     """
     app_url = installation.app_url
     connect_app, connect_projector = database.connector(app_url, "app"), database.connector(app_url, "projector")
@@ -90,7 +94,9 @@ async def running(
         reached = positions.Reached(connect_projector)
         stack.push_async_callback(reached.close)
         source = stream.Source(codec, keyring)
-        runner = Runner(views.VIEWS, database.projecting_connector(app_url), source, waker, reached)
+        runner = Runner(
+            views.VIEWS, database.projecting_connector(app_url), source, waker, reached, process_id=process_id
+        )
         if projecting:
             await runner.start()
             stack.push_async_callback(runner.close)

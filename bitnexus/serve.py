@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
+from uuid import UUID
 
 import uvicorn
 
@@ -63,10 +64,12 @@ async def serve(
     stops: Callable[[Callable[[], None]], None] = lambda stop: None,
     slot: Slot | None = None,
     beside: Beside = contextlib.nullcontext,
+    process_id: UUID | None = None,
 ) -> None:
     """Until SIGTERM or SIGINT, or until what `stops` was given is called. `ready` is called once requests are answered.
 
-    `slot` is where this worker counts, if it is one of several. What `beside` gives lasts as long as the serving.
+    `slot` is where this worker counts, if it is one of several, and `process_id` as what it holds leases. What `beside` gives
+    lasts as long as the serving.
 
     Raises CancelledError if it is stopped before that. Afterwards the process is deaf to both signals.
     """
@@ -74,7 +77,7 @@ async def serve(
     assert task is not None
     stopping.on_signal(task.cancel)
     try:
-        await _serve(base, settings, listener, ready, stops, Telemetry(slot), beside)
+        await _serve(base, settings, listener, ready, stops, Telemetry(slot), beside, process_id)
     finally:
         stopping.ignore_signals()
 
@@ -87,8 +90,11 @@ async def _serve(
     stops: Callable[[Callable[[], None]], None],
     telemetry: Telemetry,
     beside: Beside,
+    process_id: UUID | None,
 ) -> None:
-    async with process.running(base, projecting=True, hashing=settings.hashing, appends=telemetry.appends) as parts:
+    async with process.running(
+        base, projecting=True, hashing=settings.hashing, appends=telemetry.appends, process_id=process_id
+    ) as parts:
         await tenants.ensure_platform(parts.ledger)
         await erasures.apply(parts, erasures.of(settings))  # a restored backup may know whom it should not
         streams_end = asyncio.Event()

@@ -1,7 +1,8 @@
 """Several worker processes on one listener: started, replaced when they die, stopped together.
 
 The parent holds what must outlive a worker: the listener, and the use of the embedded database. A worker that is killed takes
-down its own requests only; its accepted commands are the database's, or will be sent again by whoever was not answered.
+down its own requests only; its accepted commands are the database's, or will be sent again by whoever was not answered. What
+views it kept up is another's within a beat: the parent, which alone knows at once that it is dead, lets its leases go.
 """
 
 import asyncio
@@ -15,17 +16,23 @@ import time
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Callable
 from pathlib import Path
+from uuid import UUID
 
 import msgspec
+import psycopg
 
-from bitnexus import counting, stopping
+from bitnexus import counting, database, stopping
 from bitnexus.installation import Installation
 from bitnexus.orders import READY, Orders, encoded
 from bitnexus.settings import Settings
+from ledger import ids
+from projections import leases
 
 RESTART_S_MIN, RESTART_S_MAX = 0.1, 10.0
 LIVED_S = 30.0
 """A worker that lived as long may be replaced at once again."""
+RELEASE_S_MAX = 2.0
+"""A database that takes longer is away, and the leases run out by themselves."""
 
 _log = logging.getLogger(__name__)
 
@@ -69,7 +76,7 @@ def _orders(settings: Settings, base: Installation, folder: Path) -> Orders:
     """The first worker's. Without the owner's URL, which a worker has no use for."""
     if not settings.embedded:
         settings = dataclasses.replace(settings, database_url=None, database_app_url=base.app_url)
-    return Orders(settings, base.app_url, counting.Slot(folder, 0))
+    return Orders(settings, base.app_url, counting.Slot(folder, 0), ids.new_id())
 
 
 class _Crew:
@@ -101,7 +108,8 @@ class _Crew:
 
     async def _run_one(self, number: int) -> int:
         """The exit code of a worker; negative: the signal that killed it."""
-        slot = counting.Slot(self._orders.slot.folder, number)
+        slot, process_id = counting.Slot(self._orders.slot.folder, number), ids.new_id()
+        orders = msgspec.structs.replace(self._orders, slot=slot, process_id=process_id)
         ours, theirs = socket.socketpair()
         with ours:
             with theirs:
@@ -117,7 +125,7 @@ class _Crew:
                     start_new_session=True,  # a terminal's Ctrl-C comes to us, and we stop it
                 )
             ours.setblocking(False)
-            greeting = asyncio.create_task(self._greet(ours, worker.pid, slot))
+            greeting = asyncio.create_task(self._greet(ours, worker.pid, orders))
             try:
                 return await self._watch(worker)
             finally:
@@ -126,17 +134,31 @@ class _Crew:
                     worker.kill()
                     await worker.wait()
                 slot.forget_gauges()
+                if worker.returncode != 0:
+                    await self._release(process_id)
 
-    async def _greet(self, control: socket.socket, pid: int, slot: counting.Slot) -> None:
+    async def _release(self, process_id: UUID) -> None:
+        """The worker is dead: nobody has to wait for the end of its leases. A last beat that the database was still at when
+        it died may take them once more, and then they do run out by themselves."""
+        try:
+            async with (
+                asyncio.timeout(RELEASE_S_MAX),
+                await database.connect(self._orders.app_url, "projector") as connection,
+            ):
+                await leases.release(connection, process_id)
+        except (psycopg.Error, TimeoutError) as error:
+            _log.warning("The leases of a dead worker run out by themselves, in %s s: %s", leases.LEASE_S, error)
+
+    async def _greet(self, control: socket.socket, pid: int, orders: Orders) -> None:
         """Gives the worker its orders and waits until it is ready."""
         loop = asyncio.get_running_loop()
         with contextlib.suppress(OSError):  # it died: its exit code tells
-            await loop.sock_sendall(control, encoded(msgspec.structs.replace(self._orders, slot=slot)))
+            await loop.sock_sendall(control, encoded(orders))
             if await loop.sock_recv(control, len(READY)) != READY:
                 return
             _log.info("The worker process %s is ready", pid)
-            if slot.number not in self._were_ready:
-                self._were_ready.add(slot.number)
+            if orders.slot.number not in self._were_ready:
+                self._were_ready.add(orders.slot.number)
                 if len(self._were_ready) == self._count:
                     self._ready()
 

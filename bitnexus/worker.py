@@ -55,7 +55,7 @@ async def _serve(base: Installation, told: orders.Orders, listener: socket.socke
         control.sendall(orders.READY)
 
     try:
-        await serve.serve(base, told.settings, listener, ready, stops, told.slot)
+        await serve.serve(base, told.settings, listener, ready, stops, told.slot, process_id=told.process_id)
     finally:
         if orphaned:
             shutil.rmtree(told.slot.folder, ignore_errors=True)  # which the parent would have done

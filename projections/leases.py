@@ -69,4 +69,10 @@ class Leases:
     async def leave(self, connection: positions.Connection) -> None:
         """Let everything go, so that others need not wait for the end of the leases."""
         self._tokens, self._believed_until = {}, 0.0
-        await connection.execute(cross_tenant.LEAVE, {"process": self.process_id})
+        await release(connection, self.process_id)
+
+
+async def release(connection: positions.Connection, process_id: UUID) -> None:
+    """What a process holds is anybody's at once. Of one that is gone, or goes: whatever it still writes is refused as soon as
+    somebody else has the lease, but until then it is as good as ever."""
+    await connection.execute(cross_tenant.LEAVE, {"process": process_id})

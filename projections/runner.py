@@ -38,13 +38,14 @@ class Runner:
         batch_events: int = stream.EVENTS_MAX,
         *,
         rebuilds: bool = True,
+        process_id: UUID | None = None,
     ) -> None:
-        """`rebuilds`: it does those that are wanted, too."""
+        """`rebuilds`: it does those that are wanted, too. `process_id`: as what it holds leases; None: a new one."""
         self._connect = connect
         self._wakes = wakes
         self._rebuilds = rebuilds
         self._views = list(views)
-        self._leases = leases.Leases(ids.new_id(), views)
+        self._leases = leases.Leases(process_id or ids.new_id(), views)
         topics = frozenset[str]().union(*(view.wanted for view in views))
         self._stream = stream.Stream(source, connect, topics)
         self._workers = {
