@@ -49,6 +49,20 @@ const commands = {
       .receive("error", (response) => tell({ on: "refused", topic, response }))
       .receive("timeout", () => tell({ on: "timeout", topic }));
   },
+  // A page's own code, which defines `listen`: what it sends to join, and all that comes, is told
+  run: ({ code, id }) => {
+    const push = socket.push.bind(socket);
+    socket.push = (frame) => {
+      if (frame.event === "phx_join") tell({ on: "joining", payload: frame.payload });
+      push(frame);
+    };
+    socket.onMessage(({ event, payload }) => tell({ on: "frame", event, payload }));
+    const fetchWhatIsShown = () => new Promise((resolve) => {
+      commands.fetched = ({ position }) => resolve(position);
+      tell({ on: "fetching" });
+    });
+    new Function("socket", "id", "fetchWhatIsShown", `${code}\nlisten();`)(socket, id, fetchWhatIsShown);
+  },
   push: ({ topic, event, payload }) => {
     const said = payload && payload.bytes ? Uint8Array.from(payload.bytes).buffer : payload;
     const status = (name) => (response) => tell({ on: "reply", topic, status: name, response });
