@@ -183,7 +183,7 @@ class _Connection(ASGIResponse):
         if self._listener.live:
             return
         try:
-            await self._feed.catch_up(self._listener)
+            await self._feed.catch_up(self._listener, self._who.account_id)
         except (psycopg.Error, positions.ViewBehind, positions.TooManyWaiters) as error:
             _log.warning("A listener's stream ends, it will come back: %s", error)
             self._queue.end()

@@ -5,13 +5,16 @@ sent from the past.
 """
 
 import asyncio
+from collections.abc import Iterator
 from uuid import UUID
 
 from api import errors
 from api.feed.heads import Heads
 from api.feed.lags import Lags
-from api.feed.past import ERASED_S, Past
+from api.feed.messages import Message
+from api.feed.past import ERASED_S, STRETCH, Past
 from api.feed.tail import BYTES_AT_ONCE, Listener, Sink, Tail
+from api.feed.together import Together
 from api.feed.topics import ADMIN_PROJECTIONS
 from api.parts import Parts
 
@@ -35,6 +38,7 @@ class Feed:
         self._unsubscribe = parts.waker.subscribe(self._moved)
         self._unsubscribe_erasures = parts.ledger.keyring.subscribe(self._forget_person)
         self.listeners = 0
+        self.together = Together(parts.sockets_per_session)
 
     @property
     def tails(self) -> int:
@@ -85,8 +89,10 @@ class Feed:
             self.listeners -= 1
             self._release(tail)
 
-    async def catch_up(self, listener: Listener) -> None:
+    async def catch_up(self, listener: Listener, account_id: UUID) -> None:
         """Deliver what it missed, as fast as it reads, until it is live. A listener that is live already is left alone.
+
+        Whose account's connections are told much of the past, all together, waits between two stretches.
 
         Raises ViewBehind, TooManyWaiters and what psycopg raises.
         """
@@ -99,6 +105,9 @@ class Feed:
                     return
                 await tail.advanced()
             else:
+                events = min(STRETCH, tail.position - listener.position)
+                if (wait_s := self.together.past(account_id, events)) > 0.0:
+                    await asyncio.sleep(wait_s)
                 await self._deliver_stretch(listener)
         if not listener.ended:
             self._go_live(listener)
@@ -122,22 +131,15 @@ class Feed:
 
     async def _deliver_stretch(self, listener: Listener) -> None:
         stretch = await self._past.after(listener.tail.tenant_id, listener.position, listener.tail.position)
-        sink, wanted, size = listener.sink, frozenset(listener.topics), 0
-        for message in stretch.messages:
-            if listener.ended:
-                return
-            topic = next((each for each in message.topics if each in wanted), None)
-            if topic is None or message.position <= listener.position:
-                continue
-            frame = message.frame(sink.encode, topic)
-            sink.deliver(frame)
-            listener.passed(message.position)
-            size += len(frame.data)
-            if size >= BYTES_AT_ONCE:
-                size = 0
-                await sink.drained()
-        listener.passed(stretch.end)
-        await sink.drained()
+        messages = iter(stretch.messages)
+        is_more = True
+        while is_more and not listener.ended:
+            async with listener.tail.turn:
+                await asyncio.sleep(0)
+                is_more = _deliver_some(listener, messages)
+            await listener.sink.drained()
+        if not listener.ended:
+            listener.passed(stretch.end)
 
     def _go_live(self, listener: Listener) -> None:
         listener.go_live()
@@ -192,3 +194,21 @@ class Feed:
         for tail in self._all():
             for listener in tuple(tail.listeners):
                 listener.sink.end()
+
+
+def _deliver_some(listener: Listener, messages: Iterator[Message]) -> bool:
+    """BYTES_AT_ONCE of them, or a message more; whether others are left, perhaps."""
+    sink, wanted, size = listener.sink, frozenset(listener.topics), 0
+    for message in messages:
+        topic = next((each for each in message.topics if each in wanted), None)
+        if topic is None or message.position <= listener.position:
+            continue
+        frame = message.frame(sink.encode, topic)
+        sink.deliver(frame)
+        if listener.ended:
+            return False
+        listener.passed(message.position)
+        size += len(frame.data)
+        if size >= BYTES_AT_ONCE:
+            return True
+    return False

@@ -91,6 +91,10 @@ class Client:
         self._tell("authenticated", tenant_id=who.tenant_id, account_id=who.account_id, expires_at=who.expires_at)
         self._no_end = self._parts.ledger.revocations.on_end(who.tenant_id, who.session_id, self._session_ended)
 
+    def wait_s(self, frame_bytes: int) -> float:
+        """Before the user's next frame is looked at, for what all his connections send."""
+        return 0.0 if self.who is None else self._feed.together.frame(self.who.account_id, frame_bytes)
+
     async def receive(self, data: str | bytes) -> None:
         """Do what a frame asks for. When it comes back, everything is answered."""
         try:
@@ -224,11 +228,12 @@ class Client:
         position = self._parts.tokens.token(who.tenant_id, listener.tail.position)
         self._tell("subscribed", topic=topic, position=position)
         if not listener.live and not self.closed:
-            self._resuming[topic] = asyncio.create_task(self._resume(topic, listener), name="plainsocket-resume")
+            resuming = self._resume(topic, listener, who.account_id)
+            self._resuming[topic] = asyncio.create_task(resuming, name="plainsocket-resume")
 
-    async def _resume(self, topic: str, listener: Listener) -> None:
+    async def _resume(self, topic: str, listener: Listener, account_id: UUID) -> None:
         try:
-            await self._feed.catch_up(listener)
+            await self._feed.catch_up(listener, account_id)
             return
         except (psycopg.Error, positions.ViewBehind, positions.TooManyWaiters) as error:
             _log.warning("A topic's past could not be read, the client subscribes again: %s", str(error).strip())

@@ -114,6 +114,10 @@ class Client:
     def session_id(self) -> UUID:
         return self.who.session_id
 
+    def wait_s(self, frame_bytes: int) -> float:
+        """Before the user's next frame is looked at, for what all his connections send."""
+        return self._shared.feed.together.frame(self.who.account_id, frame_bytes)
+
     async def receive(self, data: str | bytes) -> None:
         """Do what a frame asks for. When it comes back, everything is answered."""
         await self._do(self._connection.receive(data))
@@ -238,7 +242,7 @@ class Client:
 
     async def _resume(self, topic: str, member: _Member) -> None:
         try:
-            await self._shared.feed.catch_up(member.listener)
+            await self._shared.feed.catch_up(member.listener, self.who.account_id)
             return
         except (psycopg.Error, positions.ViewBehind, positions.TooManyWaiters) as error:
             _log.warning("A channel's past could not be read, the client joins again: %s", str(error).strip())

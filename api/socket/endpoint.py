@@ -25,6 +25,9 @@ _log = logging.getLogger(__name__)
 class Receiver(Protocol):
     """A client of either protocol."""
 
+    def wait_s(self, frame_bytes: int) -> float:
+        """How long to wait before a frame is given to it, for what all connections of its user send together."""
+
     async def receive(self, data: str | bytes) -> None:
         """Do what a frame asks for."""
 
@@ -81,7 +84,7 @@ async def converse(client: Receiver, line: wire.Wire, receive: Receive) -> None:
     while (message := await receive())["type"] == "websocket.receive":
         text: str | None = message.get("text")
         data: str | bytes = message.get("bytes") or b"" if text is None else text
-        if (wait_s := bucket.take(clock(), len(data))) > 0.0:
+        if (wait_s := max(bucket.take(clock(), len(data)), client.wait_s(len(data)))) > 0.0:
             await asyncio.sleep(wait_s)
             if line.gone:  # what it sent before it went has no reader
                 return

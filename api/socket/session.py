@@ -95,7 +95,7 @@ class Session:
         """What waits, or what comes within POLL_S. A poll that is under way ends with nothing when another one comes."""
         if self._dead:
             return DEAD
-        if (wait_s := self._pace.take(self._loop.time(), 0)) > 0.0:  # nothing else limits polls
+        if (wait_s := self._wait_s(0)) > 0.0:  # nothing else limits polls
             await asyncio.sleep(min(wait_s, POLL_S))
             if self._ended_meanwhile():
                 return DEAD
@@ -149,13 +149,16 @@ class Session:
     async def _take(self, received: Sequence[str | bytes]) -> None:
         async with self._handling:
             for n, data in enumerate(received, start=1):
-                if (wait_s := self._pace.take(self._loop.time(), len(data))) > 0.0:
+                if (wait_s := self._wait_s(len(data))) > 0.0:
                     await asyncio.sleep(wait_s)
                 if self._dead:
                     return
                 await self.client.receive(data)
                 if n % FRAMES_AT_ONCE == 0:
                     await asyncio.sleep(0)
+
+    def _wait_s(self, frame_bytes: int) -> float:
+        return max(self._pace.take(self._loop.time(), frame_bytes), self.client.wait_s(frame_bytes))
 
     def _ended_meanwhile(self) -> bool:
         return self._dead

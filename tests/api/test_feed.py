@@ -89,7 +89,7 @@ async def test_who_comes_from_a_process_that_was_ahead_hears_nothing_again(serve
     assert not listener.live
     first.tail.wake.set()
     async with asyncio.timeout(PATIENCE_S):
-        await live.catch_up(listener)
+        await live.catch_up(listener, a.user.id)
     await a.lists("CUP")
     async with asyncio.timeout(PATIENCE_S):
         await sink.wake.wait()
@@ -129,7 +129,7 @@ async def test_a_thousand_that_come_back_read_the_past_once(
     stayed = await live.join(a.id, (f"tenant:{a.id}",), queue.Queue(controller.encode, 0), None)
     sinks = [queue.Queue(controller.encode, 0) for _ in range(50)]
     listeners = [await live.join(a.id, (f"tenant:{a.id}",), sink, begin + n % 8) for n, sink in enumerate(sinks)]
-    await asyncio.gather(*map(live.catch_up, listeners))
+    await asyncio.gather(*(live.catch_up(each, a.user.id) for each in listeners))
     assert [sink.take().count(b"event: ") for sink in sinks] == [8 - n % 8 for n in range(50)]
     assert len([each for each in reads if each[1] < begin + 8]) == 1
     for each in (stayed, *listeners):

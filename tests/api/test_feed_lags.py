@@ -30,7 +30,7 @@ async def test_who_comes_back_and_who_comes_later_hears_how_far_the_views_are(
     first = await live.join(a.id, TOPICS, back, head - 1)
     await asyncio.sleep(0.02)  # in which a look finds nobody
     assert not first.live
-    await live.catch_up(first)
+    await live.catch_up(first, a.user.id)
     views = await heard(back)
     assert views >= 5
     second = await live.join(a.id, TOPICS, later, None)

@@ -11,15 +11,17 @@ BYTES_PER_FRAME = 4_096
 class Pace:
     """`now` is of a clock that never goes back, in seconds."""
 
-    __slots__ = ("_at", "_left")
+    __slots__ = ("_at", "_at_once", "_left", "_per_s")
 
-    def __init__(self, now: float) -> None:
-        self._left = float(FRAMES_AT_ONCE)
+    def __init__(self, now: float, per_s: float | None = None, at_once: float | None = None) -> None:
+        """None: a connection's."""
+        self._per_s = float(FRAMES_PER_S) if per_s is None else per_s
+        self._left = self._at_once = float(FRAMES_AT_ONCE) if at_once is None else at_once
         self._at = now
 
-    def take(self, now: float, frame_bytes: int) -> float:
+    def take(self, now: float, frame_bytes: int, frames: float = 1.0) -> float:
         """Seconds to wait before this frame is looked at; 0.0 as long as the client keeps the pace."""
-        filled = min(float(FRAMES_AT_ONCE), self._left + (now - self._at) * FRAMES_PER_S)
-        self._left = filled - 1.0 - frame_bytes / BYTES_PER_FRAME
+        filled = min(self._at_once, self._left + (now - self._at) * self._per_s)
+        self._left = filled - frames - frame_bytes / BYTES_PER_FRAME
         self._at = now
-        return 0.0 if self._left >= 0.0 else -self._left / FRAMES_PER_S
+        return 0.0 if self._left >= 0.0 else -self._left / self._per_s

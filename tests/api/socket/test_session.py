@@ -16,6 +16,10 @@ class Doing:
     def __init__(self) -> None:
         self.handled: list[str | bytes] = []
         self.may = asyncio.Event()
+        self.wait = 0.0
+
+    def wait_s(self, frame_bytes: int) -> float:
+        return self.wait
 
     async def receive(self, data: str | bytes) -> None:
         await self.may.wait()
@@ -60,6 +64,16 @@ async def test_nothing_is_done_after_a_request_has_been_given_up(monkeypatch: py
     doing.may.set()
     await asyncio.sleep(0.01)
     assert doing.handled == ["first"]
+
+
+async def test_a_session_waits_as_long_as_its_user_has_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For what all his connections have sent: one by long polling is no way round."""
+    monkeypatch.setattr(session, "HANDLE_S", 0.01)
+    made, doing = opened()
+    doing.may.set()
+    doing.wait = 60.0
+    assert await made.take(["x"]) == Told(408)
+    assert doing.handled == []
 
 
 async def test_many_frames_of_one_request_leave_time_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
