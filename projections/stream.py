@@ -27,10 +27,12 @@ KEPT_TENANTS_MAX = 100
 KEPT_BYTES_MAX = 8 * 1024 * 1024
 """Of all that is kept, as it is stored; decoded it is about three times that. A longer stretch is for those who wait for it."""
 
-HEAD: LiteralString = "SELECT position FROM ledger.heads WHERE tenant_id = %(tenant)s"
-EVENTS: LiteralString = """
-SELECT position, originator_id, originator_version, topic, recorded_at, state FROM ledger.events
-WHERE tenant_id = %(tenant)s AND position > %(after)s AND position <= %(to)s AND topic = ANY (%(topics)s) ORDER BY position
+# The head, which is no event, and the events. They are of one snapshot: every event up to that head is there.
+STRETCH: LiteralString = """
+SELECT position, NULL::uuid, NULL::int, NULL::text, NULL::timestamptz, NULL::bytea FROM ledger.heads WHERE tenant_id = %(tenant)s
+UNION ALL
+(SELECT position, originator_id, originator_version, topic, recorded_at, state FROM ledger.events
+ WHERE tenant_id = %(tenant)s AND position > %(after)s AND position <= %(to)s AND topic = ANY (%(topics)s) ORDER BY position)
 """
 OF_ORIGINATOR: LiteralString = """
 SELECT position, originator_id, originator_version, topic, recorded_at, state FROM ledger.events
@@ -197,14 +199,12 @@ async def read_stretch(
     after: int,
     limit: int,
 ) -> Stretch:
-    """At most `limit` positions after `after`, decoded to be stored. The head is read first, so nothing up to it is missing."""
-    head = await (await connection.execute(HEAD, {"tenant": tenant_id}, prepare=True, binary=True)).fetchone()
-    to = after if head is None else max(after, min(head[0], after + limit))
-    if to == after:
-        return Stretch(after, after, [])
-    values = {"tenant": tenant_id, "after": after, "to": to, "topics": list(topics)}
-    cursor = await connection.execute(EVENTS, values, prepare=True, binary=True)
-    entries = [_entry(tenant_id, *row) for row in await cursor.fetchall()]
+    """At most `limit` positions after `after`, decoded to be stored."""
+    values = {"tenant": tenant_id, "after": after, "to": after + limit, "topics": list(topics)}
+    rows = await (await connection.execute(STRETCH, values, prepare=True, binary=True)).fetchall()
+    head = next((position for position, originator_id, *_ in rows if originator_id is None), 0)
+    to = max(after, min(head, after + limit))
+    entries = [_entry(tenant_id, *row) for row in rows if row[1] is not None]
     events = await _decoded(connection, source, tenant_id, entries)
     return Stretch(after, to, events, sum(len(entry.state) for entry in entries))
 

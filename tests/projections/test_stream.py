@@ -2,10 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
+import pytest
 import pytest_asyncio
 
 from bitnexus import database as connections
+from ledger import ids
 from projections import catalogue, stream
 from tests.projections.story import Story, tell
 from tests.world import World
@@ -49,6 +52,33 @@ async def test_what_came_after_a_stretch_is_read(events: stream.Stream, world: W
     await tell(world, story, 5)
     second = await events.after(story.tenant_id, first.to, 1_000)
     assert second.to == story.position > first.to
+
+
+async def test_a_stretch_costs_one_statement_and_knows_the_head_where_nothing_is_wanted(
+    world: World, source: stream.Source, story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as there are batches: a process that projects 500 commands/s sends a hundred a second."""
+    async with await connections.connect(world.database.app_url, "projector") as connection:
+        sent: list[object] = []
+        execute = connection.execute
+
+        def counted(*arguments: Any, **named: Any) -> Any:
+            sent.append(arguments)
+            return execute(*arguments, **named)
+
+        monkeypatch.setattr(connection, "execute", counted)
+        for topics, after, limit, to in (
+            (["product.listed"], 0, 1_000, story.position),
+            (["no.such"], 3, 1_000, story.position),
+            (["no.such"], 3, 2, 5),
+            (["product.listed"], story.position, 1_000, story.position),
+        ):
+            sent.clear()
+            stretch = await stream.read_stretch(connection, source, topics, story.tenant_id, after, limit)
+            assert (stretch.after, stretch.to, len(sent)) == (after, to, 1)
+            assert bool(stretch.events) == (after == 0)
+        nobodys = await stream.read_stretch(connection, source, ["product.listed"], ids.new_id(), 0, 1_000)
+        assert nobodys == stream.Stretch(0, 0, [])
 
 
 async def test_two_views_that_ask_at_once_share_one_reading(events: stream.Stream, story: Story) -> None:
