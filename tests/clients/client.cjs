@@ -6,15 +6,19 @@ const WebSocket = require("ws");
 const readline = require("node:readline");
 
 const tell = (what) => process.stdout.write(JSON.stringify(what) + "\n");
-const { token, longpoll, ...options } = JSON.parse(process.argv[4] || "{}");
+const { token, longpoll, blocked, ...options } = JSON.parse(process.argv[4] || "{}");
 let params = { token };
-if (longpoll) globalThis.XMLHttpRequest = require("./xhr.cjs");
+// As behind a proxy that lets no WebSocket through
+class Blocked extends WebSocket {
+  constructor(url, ...rest) { super(url.replace(/^ws:..[^/]+/, "ws://127.0.0.1:9"), ...rest); }
+}
+if (longpoll || options.longPollFallbackMs) globalThis.XMLHttpRequest = require("./xhr.cjs");
 const socket = new Socket(process.argv[3], {
-  transport: longpoll ? LongPoll : WebSocket,
+  transport: longpoll ? LongPoll : blocked ? Blocked : WebSocket,
   ...options,
   ...(options.authToken ? {} : { params: () => params }),
 });
-socket.onOpen(() => tell({ on: "open" }));
+socket.onOpen(() => tell({ on: "open", longpoll: socket.conn instanceof LongPoll }));
 socket.onClose((event) => tell({ on: "close", code: event && event.code }));
 socket.onError(() => tell({ on: "error" }));
 

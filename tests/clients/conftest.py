@@ -60,10 +60,16 @@ class Shop:
         return self.site.url.replace("http", "ws") + "/socket"
 
     async def ask(self, method: str, path: str, body: Any = None) -> Any:
+        return (await self._answer(method, path, body)).json()["data"]
+
+    async def logs_out(self) -> None:
+        await self._answer("POST", "/auth/logout")
+
+    async def _answer(self, method: str, path: str, body: Any = None) -> httpx.Response:
         async with httpx.AsyncClient(base_url=f"{self.site.url}/api/v1", trust_env=False, timeout=30) as client:
             answer = await client.request(method, path, json=body, headers={"Authorization": f"Bearer {self.token}"})
         assert answer.is_success, answer.text
-        return answer.json()["data"]
+        return answer
 
     async def lists(self, *skus: str) -> None:
         for sku in skus:

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from tests.clients.conftest import Shop
+from tests.clients.conftest import Shop, open_shop
 from tests.clients.node import Node, node
 from tests.world import Database
 
@@ -193,6 +193,45 @@ async def test_the_clients_presence_follows_who_is_there(shop: Shop, package: st
 
 
 # Long polling
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+@pytest.mark.parametrize("blocked", [False, True], ids=["open", "blocked"])
+async def test_only_a_page_whose_websockets_do_not_come_through_falls_back(
+    shop: Shop, package: str, blocked: bool
+) -> None:
+    """By the option longPollFallbackMs: whoever can have a WebSocket must not be taken for one who cannot."""
+    topic = f"tenant:{shop.tenant_id}"
+    async with client(package, shop, longPollFallbackMs=1_000, blocked=blocked) as page:
+        await page.until(on="open", longpoll=blocked)
+        await page.do(do="join", topic=topic)
+        await page.until(on="joined", topic=topic)
+        await asyncio.sleep(1.5)
+        await shop.lists("A1")
+        assert skus(await page.messages(1)) == ["A1"]
+        assert [each["longpoll"] for each in page.heard if each["on"] == "open"] == [blocked]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+@pytest.mark.parametrize("longpoll", [False, True], ids=["websocket", "longpoll"])
+async def test_who_logs_out_is_disconnected_and_comes_back_when_logged_in(
+    shop: Shop, package: str, longpoll: bool
+) -> None:
+    """On every page, also one that asks for nothing; it goes on trying, and misses nothing once it has a token again."""
+    topic = f"tenant:{shop.tenant_id}"
+    async with client(package, shop, longpoll=longpoll) as page:
+        await page.do(do="join", topic=topic, follow=True)
+        await page.until(on="joined")
+        await shop.lists("A1")
+        await page.messages(1)
+        await shop.logs_out()
+        closed = await page.until(on="close")
+        assert longpoll or closed["code"] == 1001
+        await page.until(on="close", code=1008 if longpoll else 1006)  # refused
+        again = await open_shop(shop.site)
+        await again.lists("B1")
+        await page.do(do="token", token=again.token)
+        assert skus(await page.messages(1)) == ["B1"]
 
 
 @pytest.mark.parametrize("package", PACKAGES)
