@@ -28,6 +28,8 @@ POLLED_S = 2.0
 """What is promised of what no wake told."""
 HEARD_S_MAX = 3 * POLLED_S
 """For a machine that does much else."""
+GONE_S = 10.0
+"""Promised of who was there by a process that was killed."""
 PATIENCE_S = 60.0
 CLIENTS = 12
 CUT_EACH_S = 0.05
@@ -240,6 +242,61 @@ async def test_a_killed_workers_views_are_anothers_at_once(
             await asyncio.sleep(0.02)
         while sum((await holders(owner)).values()) != sum(before.values()):  # noqa: ASYNC110  nobody tells
             await asyncio.sleep(0.02)
+
+
+class Present:
+    """A socket that joined with presence, and how many it sees there."""
+
+    def __init__(self, socket: Talk) -> None:
+        self.socket = socket
+        self.refs: set[str] = set()
+        self.is_open = True
+
+    async def watch(self) -> None:
+        with contextlib.suppress(ConnectionClosed):
+            async for text in self.socket.socket:
+                _, _, _, event, payload = json.loads(text)
+                if event == "presence_state":
+                    self.refs |= _refs(payload)
+                elif event == "presence_diff":
+                    self.refs = self.refs - _refs(payload["leaves"]) | _refs(payload["joins"])
+        self.is_open = False
+
+
+def _refs(entries: dict[str, Any]) -> set[str]:
+    return {meta["phx_ref"] for each in entries.values() for meta in each["metas"]}
+
+
+async def test_the_people_of_a_killed_worker_leave_within_ten_seconds(shop: CommandLine, tmp_path: Path) -> None:
+    """Or pages show for ever who has long been gone. Those of the other worker stay."""
+    async with (
+        Site(shop, tmp_path / "serve.log", workers=2) as site,
+        admin(site) as here,
+        contextlib.AsyncExitStack() as open_,
+    ):
+        there: list[Present] = []
+        watching: list[asyncio.Task[None]] = []
+        for _ in range(CLIENTS):
+            socket = await open_.enter_async_context(talk(site.url, here.person))
+            there.append(Present(socket))
+            await socket.say("j", "1", f"tenant:{here.tenant_id}", "phx_join", {"presence": True})
+            watching.append(asyncio.create_task(there[-1].watch()))
+        async with asyncio.timeout(PATIENCE_S):
+            while any(len(each.refs) != CLIENTS for each in there):  # noqa: ASYNC110  nobody tells
+                await asyncio.sleep(0.02)
+            os.kill(max(workers(site.announced["pid"]), key=connections), signal.SIGKILL)
+            killed_at = time.monotonic()
+            while all(each.is_open for each in there):  # noqa: ASYNC110  nobody tells
+                await asyncio.sleep(0.02)
+            await asyncio.sleep(0.2)
+            left = [each for each in there if each.is_open]
+            while any(len(each.refs) != len(left) for each in left):  # noqa: ASYNC110  nobody tells
+                await asyncio.sleep(0.02)
+        print(f"gone after {time.monotonic() - killed_at:.1f} s, {len(left)} of {CLIENTS} stayed")
+        assert time.monotonic() - killed_at < 3 * GONE_S
+        for task in watching:
+            task.cancel()
+        await asyncio.gather(*watching, return_exceptions=True)
 
 
 # Tickets
