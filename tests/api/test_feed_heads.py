@@ -33,11 +33,12 @@ async def test_a_stream_that_moved_unheard_is_found_by_one_look_at_all(
     monkeypatch.setattr(served.parts.ledger, "entries", read)
     sinks = {house.id: queue.Queue(controller.encode, 0) for house in (a, b)}
     listeners = [await live.join(id, (f"tenant:{id}",), sink, None) for id, sink in sinks.items()]
-    reads.clear()  # of a tail that was looked at before it had begun
-    looks.clear()
-    async with asyncio.timeout(PATIENCE_S):
-        while looks.count(2) < 5:  # noqa: ASYNC110  nobody tells
-            await asyncio.sleep(0.01)
+    for _ in range(2):
+        reads.clear()  # of a tail that was looked at before it had begun: it reads once more
+        looks.clear()
+        async with asyncio.timeout(PATIENCE_S):
+            while looks.count(2) < 5:  # noqa: ASYNC110  nobody tells
+                await asyncio.sleep(0.01)
     assert reads == []
     await a.lists("MUG")
     async with asyncio.timeout(PATIENCE_S):
