@@ -200,13 +200,13 @@ def _deliver_some(listener: Listener, messages: Iterator[Message]) -> bool:
     """BYTES_AT_ONCE of them, or a message more; whether others are left, perhaps."""
     sink, wanted, size = listener.sink, frozenset(listener.topics), 0
     for message in messages:
+        if listener.ended:
+            return False
         topic = next((each for each in message.topics if each in wanted), None)
         if topic is None or message.position <= listener.position:
             continue
         frame = message.frame(sink.encode, topic)
         sink.deliver(frame)
-        if listener.ended:
-            return False
         listener.passed(message.position)
         size += len(frame.data)
         if size >= BYTES_AT_ONCE:

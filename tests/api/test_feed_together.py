@@ -45,6 +45,21 @@ async def test_many_that_are_told_the_past_leave_the_event_loop_its_turns(
         live.leave(each)
 
 
+async def test_who_leaves_while_waiting_for_its_turn_is_told_nothing_more(served: Served, a: House) -> None:
+    """A page would hear of a topic that it has left, or twice of one that it has joined anew."""
+    begin = (await a.ledger.head(a.id)).position
+    await a.lists("MUG")
+    live: feed.Feed = served.app.state.feed
+    sink = queue.Queue(controller.encode, 0)
+    listener = await live.join(a.id, (f"tenant:{a.id}",), sink, begin)
+    async with listener.tail.turn:
+        resuming = asyncio.create_task(live.catch_up(listener, a.user.id))
+        await asyncio.sleep(0.1)
+        live.leave(listener)
+    await resuming
+    assert (sink.take(), listener.live) == (b"", False)
+
+
 async def test_who_resumes_much_again_and_again_waits_and_others_do_not(
     served: Served, a: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
