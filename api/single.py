@@ -54,17 +54,18 @@ async def show(reader: Reader, resource: Resource, id: UUID, *, sees_all: bool =
 
 
 def listed(reader: Reader, resource: Resource, found: Sequence[rows.PageRow]) -> list[Any]:
-    """Each as JSON (msgspec.Raw). The reader may see all of them."""
+    """Each as JSON (msgspec.Raw), of what was kept if it is still that. The reader may see all of them."""
     return [msgspec.Raw(_listed(reader, resource, row)) for row in found]
 
 
 def _listed(reader: Reader, resource: Resource, row: rows.PageRow) -> bytes:
-    key = kept.key(resource.view, reader.tenant_id, row.id)
+    columns = row.columns
+    key = kept.key(resource.view, reader.tenant_id, columns[0].int)
     entry = reader.parts.kept.get(key)
-    if entry is None or entry.stamp != row.stamp:
-        entry = _rendered(resource, row.stamp, row.columns())
+    if entry is None or entry.stamp != row[:2]:
+        entry = _rendered(resource, rows.Stamp(row.generation, bytes(row.transaction)), columns)
         reader.parts.kept.put(key, entry)
-    return _filled(entry.pieces, [*map(row.text, resource.personal), reader.shown(row.position)])
+    return _filled(entry.pieces, [*(columns[each] for each in resource.personal), reader.shown(columns[-1])])
 
 
 def _rendered(resource: Resource, stamp: rows.Stamp, columns: tuple[Any, ...]) -> kept.Rendered:

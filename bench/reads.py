@@ -1,4 +1,5 @@
-"""Reads a second over HTTP, tokens and rights checked: sales by random ids, with and without the cache, and pages of 20.
+"""Reads a second over HTTP, tokens and rights checked: sales by random ids, with and without the cache, and pages of 20, at
+random places without it and the newest one with it, as a list is opened.
 
 500,000 events of one tenant are projected first, nine in ten of them sales of three lines. Two workers of `bitnexus serve`, wrk
 (Debian's package) with 64 connections, keep-alive; an admin asks, who sees all sales. Ids are 10,000 random ones, all of
@@ -41,7 +42,7 @@ from ledger.waker import Waker
 
 IDS = 10_000
 WORKERS = 2
-TARGETS_PER_S = {"by_id": 5_000, "by_id_warm_cache": 8_000, "page_of_20": 3_500}
+TARGETS_PER_S = {"by_id": 5_000, "by_id_warm_cache": 8_000, "page_of_20": 3_500, "newest_page_of_20": 3_500}
 VIEWS_S = 600.0
 
 ASK = """
@@ -157,18 +158,19 @@ def _wait_for_views(url: str, token: str, position: int) -> None:
                     raise
 
 
-def _paths(urls: server.Urls, tenant_id: UUID, folder: Path) -> tuple[Path, Path]:
-    """Files of random sales' paths, and of pages' that begin at them."""
+def _paths(urls: server.Urls, tenant_id: UUID, folder: Path) -> tuple[Path, Path, Path]:
+    """Files of random sales' paths, of pages' that begin at them, and of the first page's."""
     with database.connect_sync(urls.app, "projector") as connection:
         rows = connection.execute(
             "SELECT transaction_id FROM views.transactions WHERE tenant_id = %s ORDER BY random() LIMIT %s",
             (tenant_id, IDS),
         ).fetchall()
     ids: list[UUID] = [id for (id,) in rows]
-    by_id, pages = folder / "ids", folder / "pages"
+    by_id, pages, newest = folder / "ids", folder / "pages", folder / "newest"
     by_id.write_text("".join(f"/api/v1/transactions/{id}\n" for id in ids))
     pages.write_text("".join(f"/api/v1/transactions?limit=20&cursor={cursors.encode(id)}\n" for id in ids))
-    return by_id, pages
+    newest.write_text("/api/v1/transactions?limit=20\n")
+    return by_id, pages, newest
 
 
 def _bare(seconds: int, folder: Path) -> dict[str, float]:
@@ -194,7 +196,7 @@ def _all(urls: server.Urls, events: int, seconds: int, folder: Path) -> dict[str
         token, tenant_id = _token(url)
         head = uvloop.run(_fill(urls.app, tenant_id, events))
         _wait_for_views(url, token, head)
-        by_id, pages = _paths(urls, tenant_id, folder)
+        by_id, pages, newest = _paths(urls, tenant_id, folder)
         with psycopg.connect(urls.owner, autocommit=True) as connection:
             connection.execute("VACUUM ANALYZE views.transactions")
         cpu, script = _Cpu(process, name), ASK.replace("TOKEN", token)
@@ -204,9 +206,11 @@ def _all(urls: server.Urls, events: int, seconds: int, folder: Path) -> dict[str
             figures[kind] = _measured(url, script.replace("PATHS", str(paths)), seconds, folder, cpu)
     with _serving(urls, folder, cache_mib=64) as (url, process):
         token, tenant_id = _token(url)
-        cpu, script = _Cpu(process, name), ASK.replace("TOKEN", token).replace("PATHS", str(by_id))
-        _measured(url, script, max(seconds, 5), folder, cpu)  # fills the cache of both workers
-        figures["by_id_warm_cache"] = _measured(url, script, seconds, folder, cpu)
+        cpu, script = _Cpu(process, name), ASK.replace("TOKEN", token)
+        for kind, paths in (("by_id_warm_cache", by_id), ("newest_page_of_20", newest)):
+            asking = script.replace("PATHS", str(paths))
+            _measured(url, asking, max(seconds, 5), folder, cpu)  # fills the cache of both workers
+            figures[kind] = _measured(url, asking, seconds, folder, cpu)
     figures["peer_bare_litestar"] = bare = _bare(seconds, folder)
     for kind in TARGETS_PER_S:
         found = figures[kind]

@@ -39,8 +39,8 @@ _LAST = UUID(int=2**128 - 1)
 """No id is as high: a UUIDv7 begins with the time."""
 _FIXED = 6
 """Columns before those of the view."""
-_POSITION, _PARKED, _GENERATION, _STAMP, _PAGE_FIXED = range(5)
-"""Of a page: the same, and how many columns they are."""
+_PAGE_FIXED = 4
+"""The same, of a page."""
 
 
 class Stamp(NamedTuple):
@@ -74,42 +74,12 @@ NOTHING = Found(None, 0, 0)
 """Of a view that has not begun."""
 
 
-class PageRow:
-    """A row of a page. Its columns are read only if they are asked for: whoever knows it by its stamp needs few of them, and to
-    read all of them is half of what a page costs."""
+class PageRow(NamedTuple):
+    """A row of a page: the view's COLUMNS, and which version they are of."""
 
-    __slots__ = ("_number", "_page", "id", "position", "stamp")
-
-    def __init__(self, page: "_Page", number: int) -> None:
-        value = page.result.get_value
-        self._page, self._number = page, number
-        self.id = int.from_bytes(value(number, _PAGE_FIXED) or b"")
-        """As a number, of 128 bits."""
-        self.stamp = Stamp(page.generation, value(number, _STAMP) or b"")
-        self.position = int.from_bytes(value(number, page.last) or b"")
-        """Of the last event applied to it."""
-
-    def text(self, column: int) -> str | None:
-        """One of the view's COLUMNS, which is text."""
-        value = self._page.result.get_value(self._number, _PAGE_FIXED + column)
-        return None if value is None else value.decode()
-
-    def columns(self) -> tuple[Any, ...]:
-        """The view's COLUMNS."""
-        return self._page.loader.load_rows(self._number, self._number + 1, tuple)[0][_PAGE_FIXED:]
-
-
-class _Page:
-    """A page as it came."""
-
-    __slots__ = ("generation", "last", "loader", "result")
-
-    def __init__(self, result: PGresult) -> None:
-        self.result = result
-        self.last = result.nfields - 1
-        self.generation = int.from_bytes(result.get_value(0, _GENERATION) or b"")
-        self.loader = Transformer()
-        self.loader.set_pgresult(result, format=Format.BINARY)
+    generation: int
+    transaction: bytes
+    columns: tuple[Any, ...]
 
 
 class XidArray(arrays.PackedArray):
@@ -175,14 +145,10 @@ class Rows:
                 result = await self._lane.call("newest_of_person", [*values, visible_to.bytes])
         except lane.Lost as error:
             raise psycopg.OperationalError(str(error)) from error
-        if not result.ntuples:
-            return reading.Page([], None, 0)
-        position, parked = (int.from_bytes(result.get_value(0, column) or b"") for column in (_POSITION, _PARKED))
-        if result.get_value(0, _STAMP) is None:
-            return reading.Page([], None, position, parked)
-        page = _Page(result)
-        rows = [PageRow(page, number) for number in range(min(limit, result.ntuples))]
-        following = UUID(int=rows[-1].id) if result.ntuples > limit else None
+        found = _loaded(result)
+        position, parked = found[0][:2] if found else (0, 0)
+        rows = [PageRow(row[2], row[3], row[_PAGE_FIXED:]) for row in found[:limit] if row[3] is not None]
+        following: UUID | None = rows[-1].columns[0] if len(found) > limit else None
         return reading.Page(rows, following, position, parked)
 
     def _schedule(self, view: str) -> None:

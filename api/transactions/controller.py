@@ -16,6 +16,7 @@ from api.routes import delete, get, post
 from api.sent import Found
 from api.transactions import bodies, resources, visibility
 from commands import transactions as commands
+from projections import reading
 from projections import sales as sales_view
 from projections import transactions as view
 
@@ -40,14 +41,18 @@ class TransactionController(Controller):
         before = cursors.decode(cursor)
         person = visibility.person(reader.who)
         filters: dict[str, Any] = {"status": status, "buyer_id": buyer_id, "affiliate_id": affiliate_id}
-        if all(value is None for value in filters.values()):
+        if any(value is not None for value in filters.values()):
+            found = await reader.read(
+                lambda connection: view.page(connection, reader.tenant_id, before, limit, visible_to=person, **filters),
+                view.NAME,
+            )
+        else:
             newest = await reader.newest_transactions(before, limit, visible_to=person)
-            known = single.listed(reader, resources.SINGLE, newest.rows)
-            return answers.page(known, newest.next, reader.shown(newest.position), newest.parked)
-        found = await reader.read(
-            lambda connection: view.page(connection, reader.tenant_id, before, limit, visible_to=person, **filters),
-            view.NAME,
-        )
+            if before is None:  # what everybody asks for; keeping all other pages would push that out
+                known = single.listed(reader, resources.SINGLE, newest.rows)
+                return answers.page(known, newest.next, reader.shown(newest.position), newest.parked)
+            read = [view.row(*each.columns) for each in newest.rows]
+            found = reading.Page(read, newest.next, newest.position, newest.parked)
         rows = [resources.of_row(row, reader.shown(row.position)) for row in found.rows]
         return answers.page(rows, found.next, reader.shown(found.position), found.parked)
 

@@ -142,11 +142,8 @@ async def test_a_page_is_the_same_by_either_way(found: rows.Rows, shown: Story, 
         while True:
             page = await found.newest(shown.tenant_id, before, limit, visible_to=visible_to)
             other = await transactions.page(app, shown.tenant_id, before, limit, visible_to=visible_to)
-            assert [transactions.row(*row.columns()) for row in page.rows] == other.rows
+            assert [transactions.row(*row.columns) for row in page.rows] == other.rows
             assert (page.next, page.position, page.parked) == (other.next, other.position, other.parked)
-            assert [(UUID(int=row.id), row.position, row.text(transactions.BUYER_REF)) for row in page.rows] == [
-                (row.id, row.position, row.buyer_ref) for row in other.rows
-            ]
             before = page.next
             if before is None:
                 break
