@@ -33,6 +33,8 @@ TARGET_P50_MS, TARGET_P99_MS = 15.0, 60.0
 FOLLOWED_EVERY = 5
 """All of them would double the requests, on a machine that the sender shares with what it measures."""
 WARM_S = 2.0
+KEPT_S = 3.0
+"""The server lets go of who says nothing for 5 s."""
 CONNECTIONS_MAX = 256
 """Requests in flight; past that the server has lost the rate, and the benchmark says so."""
 
@@ -44,18 +46,27 @@ class Connections:
         parts = urlsplit(url)
         self._address = parts.hostname or "", parts.port or 0
         self._fixed = f"Host: bench\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n"
-        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        self._idle: list[tuple[float, asyncio.StreamReader, asyncio.StreamWriter]] = []
         self._places = asyncio.Semaphore(CONNECTIONS_MAX)
+
+    def close(self) -> None:
+        while self._idle:
+            self._idle.pop()[2].close()
 
     async def ask(self, head: str, body: bytes = b"") -> tuple[int, str, bytes]:
         """Status, X-Position, body. `head` is the request line and headers of its own, each line ended."""
         async with self._places:
-            reader, writer = self._idle.pop(0) if self._idle else await asyncio.open_connection(*self._address)
+            while self._idle and time.monotonic() - self._idle[0][0] > KEPT_S:
+                self._idle.pop(0)[2].close()
+            if self._idle:
+                _, reader, writer = self._idle.pop(0)
+            else:
+                reader, writer = await asyncio.open_connection(*self._address)
             writer.write(f"{head}{self._fixed}Content-Length: {len(body)}\r\n\r\n".encode() + body)
             lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
             headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines[1:])}
             answer = await reader.readexactly(int(headers.get("content-length", "0")))
-            self._idle.append((reader, writer))
+            self._idle.append((time.monotonic(), reader, writer))
         return int(lines[0].split(" ")[1]), headers.get("x-position", ""), answer
 
 

@@ -1,9 +1,10 @@
 """Real time: 1,000 Phoenix clients on one tenant's topic, against a bare ASGI broadcaster under the same client.
 
 Latency from a command to its last receipt at 50 commands/s; saturation of one worker with a few commands under way at any time;
-memory of an idle joined socket; connecting and joining; resuming. The client is this process: its CPU is printed beside.
+memory of an idle joined socket; connecting and joining; resuming. The client is this process: its CPU is printed beside. Latencies
+are measured in rounds, ours and the broadcaster's in turn, as the machine's speed changes; `latency` has the medians.
 
-    scripts/bench realtime [--clients 1000] [--seconds 20] [--idle 10000] [--behind 1000]
+    scripts/bench realtime [--clients 1000] [--seconds 20] [--rounds 3] [--idle 10000] [--behind 1000]
 """
 
 import argparse
@@ -18,14 +19,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
 import uvicorn
 
-from bench import server
+from bench import readable, server
 from bench.crowd import PATIENCE_S, Crowd, gathered
 from bench.http import PASSWORD, READY_S, free_port
 from ledger import ids
@@ -127,16 +128,15 @@ def _await_ready(url: str) -> None:
 class Shop:
     """What commands come from."""
 
-    def __init__(self, http: httpx.AsyncClient, token: str, tenant_id: str) -> None:
-        self._http = http
+    def __init__(self, commands: readable.Connections, token: str, tenant_id: str) -> None:
+        self._commands = commands
         self.path = f"/socket/websocket?vsn=2.0.0&token={token}"
         self.topic = f"tenant:{tenant_id}"
 
     async def lists(self, mark: str) -> None:
-        answer = await self._http.post(
-            "/api/v1/products", json={"sku": mark, "name": "Mug " + "x" * 60, "price": "9.50"}
-        )
-        assert answer.status_code == 201, answer.text
+        body = json.dumps({"sku": mark, "name": "Mug " + "x" * 60, "price": "9.50"}).encode()
+        status, _, answer = await self._commands.ask("POST /api/v1/products HTTP/1.1\r\n", body)
+        assert status == 201, answer
 
 
 @contextlib.asynccontextmanager
@@ -144,8 +144,9 @@ async def _shop(site: Site) -> AsyncIterator[Shop]:
     body = {"email": "a@shop.example", "password": PASSWORD, "tenant": "shop"}
     async with httpx.AsyncClient(base_url=site.url, timeout=PATIENCE_S) as http:
         data = (await http.post("/api/v1/auth/login", json=body)).json()["data"]
-        http.headers["Authorization"] = f"Bearer {data['access_token']}"
-        yield Shop(http, data["access_token"], data["user"]["tenant_id"])
+    token = data["access_token"]
+    with contextlib.closing(readable.Connections(site.url, token)) as commands:
+        yield Shop(commands, token, data["user"]["tenant_id"])
 
 
 # What is measured
@@ -235,6 +236,14 @@ async def _ours(site: Site, clients: int, seconds: float, idle: int, behind: int
     return found
 
 
+async def _again(site: Site, clients: int, seconds: float) -> dict[str, float]:
+    """The latencies alone."""
+    async with _shop(site) as shop, gathered(site.url, shop.path) as crowd:
+        await crowd.open(clients)
+        await crowd.join(shop.topic, {})
+        return _percentiles(await _latencies(crowd, shop.lists, seconds))
+
+
 def _percentiles(latencies: list[float]) -> dict[str, float]:
     cuts = statistics.quantiles(latencies, n=100, method="inclusive")
     return {"p50_ms": round(cuts[49], 1), "p99_ms": round(cuts[98], 1), "max_ms": round(max(latencies), 1)}
@@ -270,20 +279,39 @@ async def _theirs(site: Site, clients: int, seconds: float, idle: int) -> dict[s
     async with gathered(site.url, "/") as crowd:
         await crowd.open(clients)
 
-        async def says(mark: str) -> None:
-            filling = "x" * 300
-            crowd.sockets[0].say(json.dumps({"sku": mark, "filling": filling}, separators=(",", ":")))
-
-        found |= _percentiles(await _latencies(crowd, says, seconds))
-        found["saturation"] = await _saturation(crowd, says, seconds / 2, site.pid)
+        found |= _percentiles(await _latencies(crowd, _said(crowd), seconds))
+        found["saturation"] = await _saturation(crowd, _said(crowd), seconds / 2, site.pid)
     found["idle_socket_kib"] = await _idle_kib(site, "/", None, idle)
     return found
+
+
+async def _theirs_again(site: Site, clients: int, seconds: float) -> dict[str, float]:
+    async with gathered(site.url, "/") as crowd:
+        await crowd.open(clients)
+        return _percentiles(await _latencies(crowd, _said(crowd), seconds))
+
+
+def _said(crowd: Crowd) -> Callable[[str], Awaitable[None]]:
+    async def says(mark: str) -> None:
+        filling = "x" * 300
+        crowd.sockets[0].say(json.dumps({"sku": mark, "filling": filling}, separators=(",", ":")))
+
+    return says
+
+
+def _latency(found: dict[str, Any]) -> dict[str, float]:
+    return {name: found[name] for name in ("p50_ms", "p99_ms", "max_ms")}
+
+
+def _medians(rounds: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {name: statistics.median(each[name] for each in rounds) for name in ("p50_ms", "p99_ms")}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clients", type=int, default=1_000)
     parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--rounds", type=int, default=3, help="of latencies, both in turn (default 3)")
     parser.add_argument("--idle", type=int, default=10_000, help="sockets whose memory is measured")
     parser.add_argument("--behind", type=int, default=1_000, help="events that each client missed (a multiple of 20)")
     parser.add_argument("--bare", type=int, help=argparse.SUPPRESS)
@@ -294,16 +322,26 @@ def main() -> None:
         _serve_bare(asked.bare)
         return
     before = server.machine()
-    with tempfile.TemporaryDirectory(prefix="bitnexus-bench-") as name, _our_site(Path(name)) as site:
-        ours = asyncio.run(_ours(site, asked.clients, asked.seconds, asked.idle, asked.behind))
-    with _bare_site() as site:
-        time.sleep(2.0)
-        theirs = asyncio.run(_theirs(site, asked.clients, asked.seconds, asked.idle))
+    with (
+        tempfile.TemporaryDirectory(prefix="bitnexus-bench-") as name,
+        _our_site(Path(name)) as our,
+        _bare_site() as bare,
+    ):
+        ours = asyncio.run(_ours(our, asked.clients, asked.seconds, asked.idle, asked.behind))
+        theirs = asyncio.run(_theirs(bare, asked.clients, asked.seconds, asked.idle))
+        rounds = [(_latency(ours), _latency(theirs))]
+        for _ in range(asked.rounds - 1):
+            again = asyncio.run(_again(our, asked.clients, asked.seconds))
+            rounds.append((again, asyncio.run(_theirs_again(bare, asked.clients, asked.seconds))))
     result = {
         "benchmark": "realtime",
         **before,
         "clients": asked.clients,
         "behind": asked.behind,
+        "latency": {
+            name: _medians(of_all) for name, of_all in zip(("ours", "bare"), zip(*rounds, strict=True), strict=True)
+        },
+        "latency_of_rounds": [{"ours": one, "bare": other} for one, other in rounds],
         "ours": ours,
         "peer_bare_asgi_broadcaster": theirs,
         "saturation_ratio": round(ours["saturation"]["frames_per_s"] / theirs["saturation"]["frames_per_s"], 2),
