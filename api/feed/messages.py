@@ -4,7 +4,8 @@ A message's data is the row as the views have it by now: never older than the ev
 event's, so that whoever goes on after it misses nothing.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 from uuid import UUID
 
@@ -21,7 +22,6 @@ from domain.transactions import Refund, Transaction
 from ledger import errors as ledger_errors
 from ledger import read
 from projections import products as product_view
-from projections import reading
 from projections import refunds as refund_view
 from projections import transactions as transaction_view
 
@@ -33,7 +33,7 @@ class Slice(msgspec.Struct, frozen=True):
 
     view: str
     names: Mapping[str, str]  # by the event's topic
-    rows: Callable[[reading.Connection, UUID, Sequence[UUID]], Awaitable[reading.Many[Any]]]
+    row: Callable[..., Any]  # of the view's COLUMNS
     resource: Callable[[Any, str], msgspec.Struct]  # of a row and the event's position's token: HTTP's `data`
     topics: Callable[[UUID, Any], tuple[str, ...]]  # of the tenant and a row
 
@@ -55,7 +55,7 @@ SLICES = (
             get_topic(Product.Repriced): "product_repriced",
             get_topic(Product.Retired): "product_retired",
         },
-        product_view.by_ids,
+        product_view.row,
         products.of_row,
         _to_members,
     ),
@@ -65,14 +65,14 @@ SLICES = (
             get_topic(Transaction.Recorded): "new_transaction",
             get_topic(Transaction.Refunded): "transaction_refunded",
         },
-        transaction_view.by_ids,
+        transaction_view.row,
         resources.of_row,
         _to_parties,
     ),
     Slice(
         refund_view.NAME,
         {get_topic(Refund.Recorded): "refund_recorded"},
-        refund_view.by_ids,
+        refund_view.row,
         refunds.of_row,
         _to_parties,
     ),
@@ -143,15 +143,13 @@ async def of(parts: Parts, tenant_id: UUID, entries: Sequence[read.Entry]) -> li
     last = {each.of.view: each.entry.position for each in told}
     for view in slices:
         await parts.reached.wait(tenant_id, [view], last[view])
-    rows: dict[tuple[str, UUID], Any] = {}
-    if slices:
-        async with parts.pool.connection() as connection:
-            for view, each in slices.items():
-                ids = list({one.id for one in told if one.of is each})
-                found = await each.rows(connection, tenant_id, ids)
-                parts.reached.check(tenant_id, [view], found.position, last[view])
-                rows |= {(view, row.id): row for row in found.rows}
-    found_rows = [(each, rows.get((each.of.view, each.id))) for each in told]
+    found: dict[tuple[str, UUID], Any] = {}
+    for view, each in slices.items():
+        ids = list({one.id for one in told if one.of is each})
+        asked = await asyncio.gather(*(parts.rows.find(view, tenant_id, id) for id in ids))
+        parts.reached.check(tenant_id, [view], min(one.position for one in asked), last[view])
+        found |= {(view, id): each.row(*one.row.columns) for id, one in zip(ids, asked, strict=True) if one.row}
+    found_rows = [(each, found.get((each.of.view, each.id))) for each in told]
     return [
         _message(tenant_id, each, row, parts.tokens.token)
         for each, row in found_rows
