@@ -41,11 +41,6 @@ COLUMNS: LiteralString = (
     " inserted_at, updated_at, position"
 )
 
-BY_IDS: LiteralString = f"""
-SELECT {COLUMNS} FROM views.products
-WHERE tenant_id = %(tenant)s AND generation = %(generation)s AND product_id = ANY (%(ids)s) ORDER BY product_id
-"""
-
 PAGE: LiteralString = f"""
 SELECT {COLUMNS} FROM views.products
 WHERE tenant_id = %(tenant)s AND generation = %(generation)s
@@ -149,11 +144,6 @@ def row(
         updated_at,
         position,
     )
-
-
-async def by_ids(connection: reading.Connection, tenant_id: UUID, ids: Sequence[UUID]) -> reading.Many[ProductRow]:
-    """Those of at most 5,000 ids that there are, in id order. Raises ValueError for more ids."""
-    return await reading.many(connection, NAME, tenant_id, row, BY_IDS, ids=reading.checked_ids(ids))
 
 
 async def page(

@@ -6,7 +6,7 @@ is sent a second time. Times come in UTC, the zone of all connections (`bitnexus
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Generic, LiteralString, NamedTuple, TypeVar
 from uuid import UUID
 
@@ -17,8 +17,6 @@ from psycopg.rows import TupleRow
 from ledger import tenancy
 
 PAGE_ROWS_MAX = 100
-IDS_MAX = 5_000
-"""As many as a batch of events can touch."""
 GENERATIONS_KNOWN_MAX = 100_000
 """Pairs of tenant and view of which the active generation is remembered, if it is not the first."""
 
@@ -125,10 +123,3 @@ def check_limit(limit: int) -> None:
     """Raises ValueError."""
     if not 1 <= limit <= PAGE_ROWS_MAX:
         raise ValueError(f"limit {limit} is not in 1 … {PAGE_ROWS_MAX}")
-
-
-def checked_ids(ids: Sequence[UUID]) -> list[UUID]:
-    """Raises ValueError if they are more than IDS_MAX."""
-    if len(ids) > IDS_MAX:
-        raise ValueError(f"{len(ids)} ids are more than {IDS_MAX}")
-    return list(ids)

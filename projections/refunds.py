@@ -37,11 +37,6 @@ COLUMNS: LiteralString = (
     " buyer_subject_id, buyer_ref, inserted_at, position"
 )
 
-BY_IDS: LiteralString = f"""
-SELECT {COLUMNS} FROM views.refunds
-WHERE tenant_id = %(tenant)s AND generation = %(generation)s AND refund_id = ANY (%(ids)s) ORDER BY refund_id DESC
-"""
-
 PAGE: LiteralString = f"""
 SELECT {COLUMNS} FROM views.refunds
 WHERE tenant_id = %(tenant)s AND generation = %(generation)s
@@ -193,11 +188,6 @@ def row(
         inserted_at,
         position,
     )
-
-
-async def by_ids(connection: reading.Connection, tenant_id: UUID, ids: Sequence[UUID]) -> reading.Many[RefundRow]:
-    """Those of at most 5,000 ids that there are, newest first. Raises ValueError for more ids."""
-    return await reading.many(connection, NAME, tenant_id, row, BY_IDS, ids=reading.checked_ids(ids))
 
 
 async def page(

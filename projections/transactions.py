@@ -48,11 +48,6 @@ COLUMNS: LiteralString = (
     " buyer_ref, affiliate_id, source, external_id, occurred_at, metadata::text, inserted_at, updated_at, position"
 )
 
-BY_IDS: LiteralString = f"""
-SELECT {COLUMNS} FROM views.transactions
-WHERE tenant_id = %(tenant)s AND generation = %(generation)s AND transaction_id = ANY (%(ids)s) ORDER BY transaction_id DESC
-"""
-
 # The values stand in the text, so what is not asked for is gone before an index is chosen. Each of these has its own.
 FILTER: LiteralString = """
       AND (%(before)s::uuid IS NULL OR transaction_id < %(before)s::uuid)
@@ -227,11 +222,6 @@ def _lines(lines: str, refunded_lines: str) -> list[LineRow]:
         for line in found:
             line.refunded_quantity = refunded.get(line.id, 0)
     return found
-
-
-async def by_ids(connection: reading.Connection, tenant_id: UUID, ids: Sequence[UUID]) -> reading.Many[TransactionRow]:
-    """Those of at most 5,000 ids that there are, newest first. Raises ValueError for more ids."""
-    return await reading.many(connection, NAME, tenant_id, row, BY_IDS, ids=reading.checked_ids(ids))
 
 
 async def page(

@@ -62,13 +62,10 @@ async def lags(connection: reading.Connection, tenant_id: UUID) -> list[tuple[st
 QUERIES: dict[str, Callable[[reading.Connection, UUID, UUID], Awaitable[Any]]] = {
     "accounts.page": lambda c, t, id: accounts.page(c, t, None, 100),
     "products.page": lambda c, t, id: products.page(c, t, None, 100),
-    "products.by_ids": lambda c, t, id: products.by_ids(c, t, [id]),
     "refunds.page": lambda c, t, id: refunds.page(c, t, None, 100),
     "refunds.page_of_transaction": lambda c, t, id: refunds.page_of_transaction(c, t, id, None, 100),
-    "refunds.by_ids": lambda c, t, id: refunds.by_ids(c, t, [id]),
     "sales.summary": lambda c, t, id: sales.summary(c, t, None, None),
     "transactions.page": lambda c, t, id: transactions.page(c, t, None, 100),
-    "transactions.by_ids": lambda c, t, id: transactions.by_ids(c, t, [id]),
     "security.entries": lambda c, t, id: security.entries(c, t, 0, 2**62, 100),
     "security.of_person": lambda c, t, id: security.of_person(c, t, id, 2**62, 100),
     "cross_tenant.lag_of_tenant": lambda c, t, id: lags(c, t),

@@ -169,3 +169,15 @@ async def rows(connection: Connection, tenant_id: UUID, generation: int = 1) -> 
         cursor = await connection.execute(query.format(sql.Identifier(table), tenant_id, generation))
         found[table] = await cursor.fetchall()
     return found
+
+
+async def shown_of(view: Any, connection: Connection, tenant_id: UUID, id: UUID) -> Any:
+    """The view's row of that id, looked for in all its pages. `view` is its module."""
+    after = None
+    while True:
+        page = await view.page(connection, tenant_id, after, 100)
+        for row in page.rows:
+            if row.id == id:
+                return row
+        assert page.next is not None, f"{view.NAME} has no {id}"
+        after = page.next

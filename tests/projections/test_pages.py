@@ -100,20 +100,8 @@ async def test_a_page_stays_what_it_was_when_newer_rows_come(
     assert again.position > second.position
 
 
-async def test_rows_are_found_by_many_ids_at_once(app: Connection, shown: Story) -> None:
-    """A feed asks so for what a batch touched."""
-    some = [sale.id for sale in shown.sales[:4]]
-    found = await transactions.by_ids(app, shown.tenant_id, [*some, ids.new_id()])
-    assert [row.id for row in found.rows] == sorted(some, reverse=True)
-    assert (await transactions.by_ids(app, shown.tenant_id, [])).rows == []
-    listed = await products.by_ids(app, shown.tenant_id, [shown.listed[1].id])
-    assert [row.id for row in listed.rows] == [shown.listed[1].id]
-    assert len((await refunds.by_ids(app, shown.tenant_id, [shown.unmatched[0].id])).rows) == 1
-
-
 async def test_what_another_tenant_has_is_not_found(app: Connection, shown: Story) -> None:
     stranger = ids.new_id()
-    assert (await transactions.by_ids(app, stranger, [shown.sales[0].id])) == reading.Many([], 0)
     assert (await transactions.page(app, stranger, None, 5)) == reading.Page([], None, 0)
 
 

@@ -15,7 +15,7 @@ from projections import products as products_view
 from projections import transactions as transactions_view
 from projections.products import ProductRow
 from projections.transactions import LineRow
-from tests.projections.conftest import TABLES, Connection, project
+from tests.projections.conftest import TABLES, Connection, project, shown_of
 from tests.projections.story import Story, tell
 from tests.world import World
 
@@ -26,9 +26,8 @@ async def test_a_product_is_shown_as_its_aggregate_says(
     view = products_view
     await project(projector, source, view.VIEW, story, limit=25)
     for product in story.listed:
-        found = await view.by_ids(app, story.tenant_id, [product.id])
+        row = await shown_of(view, app, story.tenant_id, product.id)
         stored = await world.ledger.load(products.Product, story.tenant_id, product.id)
-        (row,) = found.rows
         assert row == ProductRow(
             product.id,
             product.sku,
@@ -44,7 +43,7 @@ async def test_a_product_is_shown_as_its_aggregate_says(
             row.position,
         )
         assert (str(row.price), list(row.metadata)) == (str(product.price), ["b", "a"])
-        assert found.position == story.position
+    assert (await view.page(app, story.tenant_id, None, 1)).position == story.position
 
 
 async def test_a_sale_is_shown_as_its_aggregate_says(
@@ -53,7 +52,7 @@ async def test_a_sale_is_shown_as_its_aggregate_says(
     view = transactions_view
     await project(projector, source, view.VIEW, story, limit=25)
     for sale in story.sales:
-        (row,) = (await view.by_ids(app, story.tenant_id, [sale.id])).rows
+        row = await shown_of(view, app, story.tenant_id, sale.id)
         stored = await world.ledger.load(transactions.Transaction, story.tenant_id, sale.id)
         assert row.lines == [
             LineRow(
@@ -88,12 +87,12 @@ async def test_refunds_of_known_and_unknown_sales_are_shown(
     await project(projector, source, view.VIEW, story, limit=25)
     for sale in story.sales:
         for made in sale.refunds.values():
-            (row,) = (await view.by_ids(app, story.tenant_id, [made.id])).rows
+            row = await shown_of(view, app, story.tenant_id, made.id)
             assert (row.transaction_id, row.amount_minor, row.reason) == (sale.id, made.amount_minor, "broken")
             assert (row.buyer_id, row.affiliate_id) == (sale.buyer_id, sale.affiliate_id)
             assert [line.quantity for line in row.lines] == [line.quantity for line in made.lines]
     for refund in story.unmatched:
-        (row,) = (await view.by_ids(app, story.tenant_id, [refund.id])).rows
+        row = await shown_of(view, app, story.tenant_id, refund.id)
         assert (row.transaction_id, row.amount_minor, row.buyer_ref) == (None, 250, "17850")
 
 
