@@ -133,9 +133,8 @@ class Tail:
         self.listeners: set[Listener] = set()
         self.index = Index()
         self.wake = asyncio.Event()  # the stream has moved, perhaps
-        self.turn = (
-            asyncio.Lock()
-        )  # of those that are told the past: one a turn of the event loop, or all others would wait
+        # Of those that are told the past: one a turn of the event loop, or all others would wait.
+        self.turn = asyncio.Lock()
         self.ended = False  # its position moves no more
         self._closing = False
         loop = asyncio.get_running_loop()

@@ -134,14 +134,12 @@ async def test_one_aggregate_waits_in_order_and_all_others_go_on(
     repaired = await repairing.parked(projector, source, view, story.tenant_id, product.id, skip=False, noted=unnoted)
     assert (repaired.applied, repaired.left, repaired.error) == (stored.version, 0, None)
     assert await parked(projector, story) == []
-    shown = await shown_of(products, app, story.tenant_id, product.id)
-    assert shown.name == stored.name
+    assert (await shown_of(products, app, story.tenant_id, product.id)).name == stored.name
     assert await reading.first_parked(app, "products", story.tenant_id, product.id) is None
     await assert_replay_gives_the_same(world, source, story.tenant_id, [products.VIEW])
     await renamed(world, story, product, "afterwards")
     await process.reaches(story, [view])
-    after = await shown_of(products, app, story.tenant_id, product.id)
-    assert after.name == "afterwards"  # nothing waits any more
+    assert (await shown_of(products, app, story.tenant_id, product.id)).name == "afterwards"
 
 
 async def test_a_retry_goes_as_far_as_it_can_and_a_skip_passes_over_one_event(
@@ -171,8 +169,7 @@ async def test_a_retry_goes_as_far_as_it_can_and_a_skip_passes_over_one_event(
     poisoned.poison[product.id] = stored.version + 1
     repaired = await repairing.parked(projector, source, view, story.tenant_id, product.id, skip=True, noted=unnoted)
     assert (repaired.applied, repaired.skipped, repaired.left) == (1, 1, 0)
-    row = await shown_of(products, app, story.tenant_id, product.id)
-    assert row.name == "two"
+    assert (await shown_of(products, app, story.tenant_id, product.id)).name == "two"
     assert (await generations.all_of(projector, "products", story.tenant_id))[0].parked == 0
     with pytest.raises(repairing.NothingParked):
         await repairing.parked(projector, source, view, story.tenant_id, product.id, skip=False, noted=unnoted)
