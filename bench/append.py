@@ -54,8 +54,8 @@ INSERT_BARE = (
 )
 
 
-def command(tenant_id: UUID) -> appender.Command:
-    event = appender.Event(ids.new_id().bytes, 1, b"product.listed", STATE, METADATA)
+def command(tenant_id: UUID, topic: bytes = b"product.listed") -> appender.Command:
+    event = appender.Event(ids.new_id().bytes, 1, topic, STATE, METADATA)
     return appender.Command(tenant_id, ids.new_id(), b"", b'["x",1]', [event])
 
 

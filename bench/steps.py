@@ -1,8 +1,9 @@
 """Where the processor time of a command over HTTP goes: its steps in one process, without sockets, in turns.
 
     append      an event appended, and nothing else
-    bare        a Litestar handler with an append behind it: the peer of `bench/http.py`
+    bare        a Litestar handler with an append behind it: a peer of `bench/http.py`
     command     the sale itself: looked up, decided, encoded, appended; no HTTP
+    bare_sale   the command behind a Litestar handler, without token, right, idempotency key, rates and metrics: the other peer
     request     the whole request: edge, token, right, body, idempotency key, command, answer, metrics
     projecting  what a sale costs until it is in all views, in full batches, in which it costs least
 
@@ -27,17 +28,16 @@ from typing import Any
 from uuid import UUID
 
 import uvloop
-from litestar import Litestar, post
+from litestar import Litestar
 
 from api import rates
-from bench import append, server
+from bench import append, handlers, server
 from bitnexus import installation, process, settings, web
 from bitnexus.telemetry import Telemetry
 from commands import tenants
 from commands import transactions as sales
 from domain.tenants import PLATFORM_ID
 from ledger import ids
-from ledger.appender import Appended, Command, Event
 from ledger.caller import Caller
 from projections import catalogue
 
@@ -45,7 +45,7 @@ AT_ONCE = 64
 COMMANDS_PER_TURN = 512
 PASSWORD = "correct horse battery"
 BODY = b'{"lines": [{"sku": "MUG", "quantity": 2}]}'
-STEPS = ("append", "bare", "command", "request")
+STEPS = ("append", "bare", "command", "bare_sale", "request")
 WARM_ROUNDS = 3
 CATCH_UP_S_MAX = 60.0
 
@@ -88,18 +88,10 @@ async def _turn(step: Step, begin: int) -> float:
 def _appends(parts: process.Process, tenant_id: UUID) -> tuple[Step, Step]:
     """By itself, and behind a bare handler."""
 
-    def submit() -> Awaitable[Appended]:
-        event = Event(ids.new_id().bytes, 1, b"bench.appended", append.STATE, append.METADATA)  # of no view
-        return parts.appender.submit(Command(tenant_id, ids.new_id(), b"", b'["x",1]', [event]))
-
     async def alone(_: int) -> None:
-        await submit()
+        await parts.appender.submit(append.command(tenant_id, handlers.OF_NO_VIEW))
 
-    @post("/")
-    async def handle() -> dict[str, int]:
-        return {"position": (await submit()).position}
-
-    app = Litestar([handle], openapi_config=None)
+    app = handlers.appending(parts.appender, tenant_id)
 
     async def bare(_: int) -> None:
         await _asked(app, "POST", "/", [], b"")
@@ -107,8 +99,8 @@ def _appends(parts: process.Process, tenant_id: UUID) -> tuple[Step, Step]:
     return alone, bare
 
 
-async def _sales(parts: process.Process, app: Litestar, tenant_id: UUID) -> tuple[Step, Step]:
-    """The command, and the request."""
+async def _sales(parts: process.Process, app: Litestar, tenant_id: UUID) -> tuple[Step, Step, Step]:
+    """The command, behind a bare handler, and the request."""
     login = {"email": "a@shop.example", "password": PASSWORD, "tenant": "shop"}
     kind = (b"content-type", b"application/json")
     said = json.loads(await _asked(app, "POST", "/api/v1/auth/login", [kind], json.dumps(login).encode()))["data"]
@@ -121,11 +113,17 @@ async def _sales(parts: process.Process, app: Litestar, tenant_id: UUID) -> tupl
         lines = [sales.LineOrdered(sku="MUG", quantity=2)]
         await sales.record(sales.Record(lines=lines, sets_prices=True), caller, parts.ledger)
 
+    bare = handlers.selling(parts.ledger, tenant_id)
+    plain = [(b"host", b"bench"), kind, (b"content-length", b"%d" % len(BODY))]
+
+    async def bare_sale(_: int) -> None:
+        await _asked(bare, "POST", "/", plain, BODY)
+
     async def request(number: int) -> None:
         keyed = [*headers, (b"content-length", b"%d" % len(BODY)), (b"idempotency-key", b"bench-%d" % number)]
         await _asked(app, "POST", "/api/v1/transactions", keyed, BODY)
 
-    return command, request
+    return command, bare_sale, request
 
 
 async def _projecting(parts: process.Process, tenant_id: UUID) -> float:
