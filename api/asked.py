@@ -47,6 +47,7 @@ class HttpRequest(Request[Who, Any, State]):
 
 
 IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}")
+_AUTH = "/api/v1/auth/"
 POSITION_NUMBER = re.compile(r"[0-9]{1,18}")
 
 
@@ -57,11 +58,12 @@ def request_id(scope: Scope) -> str:
 
 
 async def _caller_of(request: HttpRequest, who: Who) -> Caller:
-    """The same Idempotency-Key with the same request gives the same command id and fingerprint. Raises RequestRefused."""
+    """The same Idempotency-Key with the same request gives the same command id and fingerprint, but of /auth/*, of which no answer
+    is kept. Raises RequestRefused."""
     scope = request.scope
     key = headers.first(scope, b"idempotency-key")
     known_as = request_id(scope)
-    if key is None:
+    if key is None or scope["path"].startswith(_AUTH):
         return _caller(who, ids.new_id(), b"", known_as)
     if IDEMPOTENCY_KEY.fullmatch(key) is None:
         text = f"The idempotency key {key[:40]!r} is not 1 to 255 printable ASCII characters. Use a UUID."
@@ -71,7 +73,7 @@ async def _caller_of(request: HttpRequest, who: Who) -> Caller:
     asked = b"\0".join((scope["method"].encode(), scope["path"].encode(), await request.body()))
     _enter(request, command_id, key)
     fingerprint = _parts(scope).ledger.keyring.master.fingerprint(asked)
-    return _caller(who, command_id, fingerprint, known_as)
+    return _caller(who, command_id, fingerprint, known_as, asked)
 
 
 def _enter(request: HttpRequest, command_id: UUID, key: str) -> None:
@@ -89,7 +91,7 @@ def _enter(request: HttpRequest, command_id: UUID, key: str) -> None:
     request.scope["state"]["in_flight"] = command_id
 
 
-def _caller(who: Who, command_id: UUID, fingerprint: bytes, known_as: str) -> Caller:
+def _caller(who: Who, command_id: UUID, fingerprint: bytes, known_as: str, asked: bytes = b"") -> Caller:
     return Caller(
         tenant_id=who.tenant_id,
         actor_id=who.account_id,
@@ -99,6 +101,7 @@ def _caller(who: Who, command_id: UUID, fingerprint: bytes, known_as: str) -> Ca
         fingerprint=fingerprint,
         correlation_id=command_id,
         request_id=known_as,
+        asked=asked,
     )
 
 
@@ -178,8 +181,9 @@ def pusher(parts: Parts, who: Who, event: str, key: bytes | None, body: bytes) -
         caller = _caller(who, ids.new_id(), b"", request_ids.of(None))
     else:
         command_id = ids.derived_id(who.tenant_id.bytes, who.account_id.bytes, event.encode(), key)
-        fingerprint = parts.ledger.keyring.master.fingerprint(event.encode() + b"\0" + body)
-        caller = _caller(who, command_id, fingerprint, request_ids.of(None))
+        asked = event.encode() + b"\0" + body
+        fingerprint = parts.ledger.keyring.master.fingerprint(asked)
+        caller = _caller(who, command_id, fingerprint, request_ids.of(None), asked)
     return Sender(parts, who, caller, None)
 
 

@@ -126,6 +126,8 @@ TABLE: dict[type[Exception], Kind] = {
     psycopg.OperationalError: UNAVAILABLE,
     psycopg.errors.InternalError_: UNAVAILABLE,  # a quota; or the server crashed at the commit, and perhaps it stands
 }
+KEPT = {"invalid": INVALID, "conflict": CONFLICT, "not-found": NOT_FOUND}
+"""Of refusals that were stored as the outcome of a command: what the table says of those that are kept as that."""
 
 _OF_STATUS = {
     400: MALFORMED,
@@ -191,12 +193,19 @@ def problem(error: Exception) -> Problem | None:
     """What whoever asked otherwise than by a request is told; None for a bug."""
     if isinstance(error, RequestRefused):
         return _problem(error.kind, str(error), error.fields)
-    found = next((TABLE[cls] for cls in type(error).__mro__ if cls in TABLE), None)
+    found = kind_of(error)
     if found is None:
         return None
     if isinstance(error, psycopg.Error):
         return _problem(found, _DATABASE_CANNOT, {})
     return _problem(found, str(error), getattr(error, "fields", {}))
+
+
+def kind_of(error: Exception) -> Kind | None:
+    """None: it is a bug."""
+    if isinstance(error, ledger_errors.RefusedBefore):
+        return KEPT[error.kept_as]
+    return next((TABLE[cls] for cls in type(error).__mro__ if cls in TABLE), None)
 
 
 def _problem(
@@ -230,7 +239,7 @@ def _told(request: Request[Any, Any, Any], error: Exception) -> tuple[Kind, str,
     if isinstance(error, litestar_exceptions.HTTPException) and error.status_code < 500:
         kind = _OF_STATUS.get(error.status_code) or Kind(error.status_code, "refused", "The request was refused")
         return kind, _DETAILS.get(kind, error.detail), {}, dict(error.headers or {})
-    found = next((TABLE[cls] for cls in type(error).__mro__ if cls in TABLE), None)
+    found = kind_of(error)
     if found is None:
         _log.error("%s %s failed", request.method, request.scope.get("path_template"), exc_info=error)
         return BROKEN, "The request failed, and nothing of it was kept. Send it again later.", {}, {}

@@ -17,6 +17,8 @@ TRIES_MAX = 10
 
 
 class LimitReached(refusals.Conflict):
+    kept_as = None
+
     def __init__(self, limit: str, value: int) -> None:
         super().__init__(
             f"The tenant uses as much as it may, the limit {limit}", value, "Ask whoever runs the installation for more"

@@ -1,13 +1,14 @@
-"""A repeated command gets its first answer, also where its own effect would now refuse it; one that only met another is decided
-again."""
+"""A repeated command gets its first answer, also where its own effect would now refuse it, and where what refused it is gone by now;
+one that only met another is decided again."""
 
 import functools
 from collections.abc import Callable, Coroutine
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 from domain import aggregates, refusals
 from ledger import errors
 from ledger.caller import Caller
+from ledger.outcomes import Refused
 from ledger.store import Ledger, Receipt
 
 A = TypeVar("A", bound=aggregates.Aggregate)
@@ -30,11 +31,11 @@ _LOOKED_AT = (
 
 
 def repeatable(cls: type[A]) -> Callable[[Handler[C, P, A]], Handler[C, P, A]]:
-    """For handlers whose receipt is a `cls`. A refusal is held back until the command id is known to be new.
+    """For handlers whose receipt is a `cls`. A refusal is held back until the command id is known to be new (`before`).
 
     A refund of all that is left, sent twice, finds nothing left the second time: the refusal is its own doing. Whatever
     refuses because of the first sending sees it committed, so looking the id up after the refusal is enough, and a command
-    that is not refused pays nothing: the append itself finds the record.
+    that is not refused pays nothing: the append itself finds the record, also that of a refusal.
 
     A command that names no `version` and meets another one on the same aggregate loads again and decides again, at most
     DECIDED_MAX times; then VersionConflict is raised. Nothing of it was written before, so its id is still good. So is one about
@@ -50,7 +51,7 @@ def repeatable(cls: type[A]) -> Callable[[Handler[C, P, A]], Handler[C, P, A]]:
                 try:
                     return await handler(command, caller, ledger, *args, **kwargs)
                 except _LOOKED_AT as refused:
-                    first = await ledger.recall(cls, caller)
+                    first = await before(refused, cls, caller, ledger)
                     if first is not None:
                         return first
                     if not left or not _is_met(refused, command):
@@ -60,6 +61,31 @@ def repeatable(cls: type[A]) -> Callable[[Handler[C, P, A]], Handler[C, P, A]]:
         return handle
 
     return decorate
+
+
+async def before(refused: Exception, cls: type[A], caller: Caller, ledger: Ledger) -> Receipt[A] | None:
+    """What the sending before this one, which is `refused`, was answered; None if there was none, and then the refusal is the answer
+    to all that follow it: it is stored. Not one that says who asks, how often, or that only the moment was wrong, nor one of a
+    command that cannot be known again.
+
+    Raises RefusedBefore, CommandIdReused and, as nobody may be told of an outcome that is not stored, what an append raises.
+    """
+    kept = kept_as(refused)
+    if kept is None or not caller.fingerprint:
+        return await ledger.recall(cls, caller)
+    try:
+        return await ledger.refuse(cls, caller, Refused(kept, str(refused), getattr(refused, "fields", {})))
+    except errors.TenantUnknown:
+        return None  # there is no stream in which it could be stored, and none will come of this id
+
+
+def kept_as(refused: Exception) -> Literal["invalid", "conflict", "not-found"] | None:
+    """What a refusal is stored as; None: it is not."""
+    if isinstance(refused, refusals.Refusal):
+        return refused.kept_as
+    if isinstance(refused, errors.NotFound):
+        return "not-found"
+    return "conflict" if isinstance(refused, errors.ReservationTaken) else None
 
 
 def check_version(aggregate: aggregates.Aggregate, version: int | None) -> None:

@@ -64,6 +64,22 @@ class Made(NamedTuple):
     key: str | None
 
 
+class _Issue(msgspec.Struct, frozen=True, kw_only=True):
+    account_id: UUID
+    version: int | None
+
+
+class _NewKey(NamedTuple):
+    id: UUID
+    key: str
+    hashed: bytes
+
+    @classmethod
+    def of(cls, tenant_id: UUID) -> "_NewKey":
+        key_id = ids.new_id()
+        return cls(key_id, *new_key(tenant_id, key_id))
+
+
 class Found(NamedTuple):
     """Whose key it is."""
 
@@ -74,9 +90,12 @@ class Found(NamedTuple):
 
 async def make(command: Create, caller: Caller, ledger: Ledger) -> Made:
     """A service account with its first key. Raises TooManyServiceAccounts and what `service_accounts.create` raises."""
-    again = await _again(caller, ledger)
-    if again is not None:
-        return again
+    new = _NewKey.of(caller.tenant_id)
+    return _made(await _make(command, caller, ledger, new), new)
+
+
+@repeatable(ServiceAccount)
+async def _make(command: Create, caller: Caller, ledger: Ledger, new: _NewKey) -> Receipt[ServiceAccount]:
     if len(await all_ids(caller.tenant_id, ledger)) >= OPEN_MAX:
         raise TooManyServiceAccounts
     account = create(
@@ -88,7 +107,7 @@ async def make(command: Create, caller: Caller, ledger: Ledger) -> Made:
         created_by=caller.actor_id,
     )
     marked = Secret(caller.tenant_id, _kind(account.id), b"\1")
-    return await _issue(account, caller, ledger, marked)
+    return await _append(account, new, caller, ledger, marked)
 
 
 async def issue_key(account_id: UUID, caller: Caller, ledger: Ledger, *, version: int | None = None) -> Made:
@@ -96,29 +115,29 @@ async def issue_key(account_id: UUID, caller: Caller, ledger: Ledger, *, version
 
     Raises NotFound, ServiceAccountClosed, TooManyKeys, VersionConflict.
     """
-    again = await _again(caller, ledger)
-    if again is not None:
-        return again
-    account = await ledger.load(ServiceAccount, caller.tenant_id, account_id)
-    repeats.check_version(account, version)
-    return await _issue(account, caller, ledger)
+    new = _NewKey.of(caller.tenant_id)
+    return _made(await _issue(_Issue(account_id=account_id, version=version), caller, ledger, new), new)
 
 
-async def _again(caller: Caller, ledger: Ledger) -> Made | None:
-    """What a repeat is answered: the second of two keys finds as many as there can be, which is its own doing."""
-    first = await ledger.recall(ServiceAccount, caller)
-    return None if first is None else Made(first, first.aggregate.keys[-1], None)
+@repeatable(ServiceAccount)
+async def _issue(command: _Issue, caller: Caller, ledger: Ledger, new: _NewKey) -> Receipt[ServiceAccount]:
+    account = await ledger.load(ServiceAccount, caller.tenant_id, command.account_id)
+    repeats.check_version(account, command.version)
+    return await _append(account, new, caller, ledger)
 
 
-async def _issue(account: ServiceAccount, caller: Caller, ledger: Ledger, *secrets: Secret) -> Made:
-    key_id = ids.new_id()
-    key, hashed = new_key(caller.tenant_id, key_id)
-    account.issue_key(key_id)
-    kept = Secret(key_id, key_uses.KIND, account.id.bytes + hashed)
-    receipt = await ledger.append(caller, account, secrets=[kept, *secrets])
+async def _append(
+    account: ServiceAccount, new: _NewKey, caller: Caller, ledger: Ledger, *secrets: Secret
+) -> Receipt[ServiceAccount]:
+    account.issue_key(new.id)
+    kept = Secret(new.id, key_uses.KIND, account.id.bytes + new.hashed)
+    return await ledger.append(caller, account, secrets=[kept, *secrets])
+
+
+def _made(receipt: Receipt[ServiceAccount], new: _NewKey) -> Made:
     if receipt.replayed:
         return Made(receipt, receipt.aggregate.keys[-1], None)
-    return Made(receipt, key_id, key)
+    return Made(receipt, new.id, new.key)
 
 
 class RevokeKey(msgspec.Struct, frozen=True, kw_only=True):

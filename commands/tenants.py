@@ -5,6 +5,7 @@ from uuid import UUID
 import msgspec
 
 from commands import accounts as account_commands
+from commands import repeats
 from commands.passwords import Passwords
 from commands.repeats import repeatable
 from domain import accounts, refusals, tenants
@@ -51,6 +52,14 @@ async def create(command: Create, caller: Caller, ledger: Ledger, passwords: Pas
 
     Raises SlugTaken and what `tenants.create`, `accounts.check_password` and `accounts.register` raise.
     """
+    try:
+        return await _create(command, caller, ledger, passwords)
+    except refusals.Refusal as refused:
+        await repeats.before(refused, tenants.Registration, caller, ledger)
+        raise  # of a repeat, too: its first sending was not finished, and now cannot be
+
+
+async def _create(command: Create, caller: Caller, ledger: Ledger, passwords: Passwords) -> Receipt[tenants.Tenant]:
     accounts.check_password(command.admin_password, email=command.admin_email, name=command.admin_name)
     email = accounts.written_email(command.admin_email)
     tenant_id = ids.new_id()

@@ -1,5 +1,9 @@
 """Expected refusals: what the rules say no to, and how a refusal tells it."""
 
+from typing import ClassVar, Literal, TypeAlias
+
+KeptAs: TypeAlias = Literal["invalid", "conflict"]
+
 # Enough to recognise what was sent; a body may hold a megabyte.
 SHOWN_LENGTH_MAX = 80
 
@@ -9,7 +13,11 @@ class Refusal(Exception):
 
     The message has three parts: what happened, the value that caused it, what to do about it. `fields` is
     `{field: [message]}`, or `{}` where no field is to blame; a field inside a list is written `lines.0.quantity`.
+    `kept_as`: what it is where it becomes the outcome of a command, which a repeat gets again; None: it says who asked, or how
+    often, and never does.
     """
+
+    kept_as: ClassVar[KeptAs | None] = None
 
     def __init__(self, happened: str, value: object, advice: str, *, field: str | None = None) -> None:
         message = f"{happened}: {shown(value)}. {advice}."
@@ -20,9 +28,13 @@ class Refusal(Exception):
 class Invalid(Refusal):
     """A value breaks a rule: sending it again will not help, changing it will."""
 
+    kept_as: ClassVar[KeptAs | None] = "invalid"
+
 
 class Conflict(Refusal):
     """The value is fine; what is already recorded forbids it."""
+
+    kept_as: ClassVar[KeptAs | None] = "conflict"
 
 
 def shown(value: object) -> str:

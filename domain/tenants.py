@@ -72,11 +72,15 @@ class SettingInvalid(refusals.Invalid):
 
 
 class TenantSuspended(refusals.Conflict):
+    kept_as = None
+
     def __init__(self, tenant_id: UUID) -> None:
         super().__init__("The tenant is suspended, nobody acts in it", tenant_id, "Ask whoever runs the installation")
 
 
 class TenantClosed(refusals.Conflict):
+    kept_as = None
+
     def __init__(self, tenant_id: UUID) -> None:
         super().__init__(
             "The tenant was closed for good", tenant_id, "Make another one, or import its export elsewhere"

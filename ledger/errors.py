@@ -53,6 +53,14 @@ class CommandIdReused(LedgerError):
         self.command_id = command_id
 
 
+class RefusedBefore(LedgerError):
+    """The command id was refused before: what was said then, in the same words."""
+
+    def __init__(self, kept_as: str, detail: str, fields: dict[str, list[str]]) -> None:
+        super().__init__(detail)
+        self.kept_as, self.fields = kept_as, fields
+
+
 class EventTooLarge(LedgerError):
     """A leaf may have 65,535 bytes at the most."""
 

@@ -51,6 +51,7 @@ class MasterKey:
         self._root = self._all[-1]
         self._reservations = self.derive("reservations")
         self._fingerprints = self.derive("fingerprints of commands")
+        self._refusals = self.derive("refusals of commands")
 
     @classmethod
     def parse(cls, text: str) -> "MasterKey":
@@ -94,6 +95,10 @@ class MasterKey:
         """What is kept of a command, by which its repeat is known: 32 bytes. A password may be in it, and could be tried against a
         hash without a key by whoever reads the database."""
         return hmac.digest(self._fingerprints, asked, hashlib.sha256)
+
+    def refusal_key(self, asked: bytes) -> bytes:
+        """What the refusal of a command is sealed under: 32 bytes that nobody has who has not what was asked."""
+        return hmac.digest(self._refusals, asked, hashlib.sha256)
 
     def wrap(self, tenant_id: UUID, subject_id: UUID, key: bytes) -> bytes:
         """nonce (12) ‖ ciphertext and tag (48), under the newest key."""

@@ -1,6 +1,5 @@
 """The ledger as commands see it: load aggregates, append what they decided, find what is reserved."""
 
-import os
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, Generic, TypeVar
@@ -11,9 +10,9 @@ from eventsourcing.domain import Aggregate
 from eventsourcing.utils import get_topic
 from psycopg.rows import TupleRow
 
-from ledger import appender, counts, errors, history, ids, lookups, read, sealing
+from ledger import appender, counts, errors, history, ids, lookups, outcomes, read, sealing
 from ledger.appender import Appender
-from ledger.caller import Caller
+from ledger.caller import Caller, metadata
 from ledger.codec import Codec
 from ledger.keyring import Keyring
 from ledger.keys import MasterKey
@@ -64,27 +63,6 @@ class Receipt(msgspec.Struct, Generic[A], frozen=True):
     position: int
     recorded_at: datetime
     replayed: bool
-
-
-class _Outcome(msgspec.Struct, frozen=True, array_like=True):
-    """What is stored with the command id: enough to render the answer again."""
-
-    originator_id: UUID
-    version: int
-
-
-class _Metadata(msgspec.Struct, frozen=True, omit_defaults=True):
-    command_id: UUID
-    event_id: str  # 128 random bits: without them a leaf could be guessed from its hash
-    actor_id: UUID | None = None
-    role: str = ""
-    correlation_id: UUID | None = None
-    causation_id: UUID | None = None
-    request_id: str = ""
-
-
-_ENCODER = msgspec.json.Encoder()
-_OUTCOME = msgspec.json.Decoder(_Outcome)
 
 
 class Ledger:
@@ -162,8 +140,8 @@ class Ledger:
         lifts that: what tokens name and every process must know within 2 s (`Revocations`).
 
         Raises SubjectErased (an event is about somebody who was erased), VersionConflict, ReservationTaken, CommandIdReused,
-        EventTooLarge, TenantUnknown, TenantBusy, Overloaded, AppenderClosed and, when the database did not come back in time,
-        OutcomeUnknown. After any of them but the last nothing was written.
+        RefusedBefore, EventTooLarge, TenantUnknown, TenantBusy, Overloaded, AppenderClosed and, when the database did not come
+        back in time, OutcomeUnknown. After any of them but the last nothing was written.
         """
         aggregates: tuple[Aggregate, ...] = (aggregate, *others)
         pending = [(each, list(each.pending_events)) for each in aggregates]
@@ -173,7 +151,7 @@ class Ledger:
             tenant_id=caller.tenant_id,
             command_id=caller.command_id,
             fingerprint=caller.fingerprint,
-            outcome=_ENCODER.encode(_Outcome(aggregate.id, aggregate.version)),
+            outcome=outcomes.stands(aggregate.id, aggregate.version),
             events=events,
             reservations=self._reservations(caller.tenant_id, claims, releases),
             secrets=[appender.SecretValue(s.owner.bytes, s.kind.encode(), s.value) for s in secrets],
@@ -187,7 +165,7 @@ class Ledger:
             raise
         self.keyring.drop((caller.tenant_id, subject) for subject in erases)
         if appended.outcome is not None:
-            return await self._replayed(type(aggregate), caller.tenant_id, appended)
+            return await self._replayed(type(aggregate), caller, appended)
         for id, revoked in revocations:
             self.revocations.learn(caller.tenant_id, id, revoked)
         for each, new in pending:
@@ -198,8 +176,20 @@ class Ledger:
                     each._created_on = appended.recorded_at  # the package offers no setter
         return Receipt(aggregate, appended.position, appended.recorded_at, False)
 
+    async def refuse(self, cls: type[A], caller: Caller, refused: outcomes.Refused) -> Receipt[A] | None:
+        """Store that the caller's command was refused, if its id is new: None. The receipt if it was appended before.
+
+        Raises RefusedBefore, perhaps for another reason, and as an append without events does.
+        """
+        try:
+            appended = await self._appender.submit(outcomes.refusing(self.keyring.master, caller, refused))
+        except errors.LedgerError as error:
+            self._appender.listener.refused(error)
+            raise
+        return None if appended.outcome is None else await self._replayed(cls, caller, appended)
+
     async def recall(self, cls: type[A], caller: Caller) -> Receipt[A] | None:
-        """What became of the caller's command id, None if it is new. Raises CommandIdReused.
+        """What became of the caller's command id, None if it is new. Raises CommandIdReused, RefusedBefore.
 
         Good for answering a repeat whose first sending was answered; it proves nothing about one that may be under way.
         """
@@ -209,7 +199,7 @@ class Ledger:
         fingerprint, outcome, position, recorded_at = row
         if fingerprint != caller.fingerprint:
             raise errors.CommandIdReused(caller.command_id)
-        return await self._replayed(cls, caller.tenant_id, appender.Appended(position, recorded_at, outcome))
+        return await self._replayed(cls, caller, appender.Appended(position, recorded_at, outcome))
 
     async def is_stored(self, caller: Caller) -> bool:
         """Whether the caller's command id was used; as `recall`."""
@@ -220,10 +210,10 @@ class Ledger:
             cursor = await connection.execute(READ_COMMAND, (caller.tenant_id, caller.command_id), binary=True)
             return await cursor.fetchone()
 
-    async def _replayed(self, cls: type[A], tenant_id: UUID, appended: appender.Appended) -> Receipt[A]:
+    async def _replayed(self, cls: type[A], caller: Caller, appended: appender.Appended) -> Receipt[A]:
         assert appended.outcome is not None
-        stored = _OUTCOME.decode(appended.outcome)
-        aggregate = await self.load(cls, tenant_id, stored.originator_id, stored.version)
+        stored = outcomes.read(self.keyring.master, caller, appended.outcome)
+        aggregate = await self.load(cls, caller.tenant_id, stored.originator_id, stored.version)
         return Receipt(aggregate, appended.position, appended.recorded_at, True)
 
     async def _encode(self, caller: Caller, events: Sequence[Any]) -> list[appender.Event]:
@@ -238,7 +228,7 @@ class Ledger:
                 event.originator_version,
                 get_topic(type(event)).encode(),
                 self.codec.encode(caller.tenant_id, event, keys),
-                _metadata(caller),
+                metadata(caller),
             )
             for event in events
         ]
@@ -355,20 +345,6 @@ class Ledger:
             return await read.entries(connection, tenant_id, after, limit)
 
 
-def _metadata(caller: Caller) -> bytes:
-    return _ENCODER.encode(
-        _Metadata(
-            caller.command_id,
-            os.urandom(16).hex(),
-            caller.actor_id,
-            caller.role,
-            caller.correlation_id,
-            caller.causation_id,
-            caller.request_id,
-        )
-    )
-
-
 def command_of(
     codec: Codec, master: MasterKey, caller: Caller, aggregate: Aggregate, claims: Sequence[Claim]
 ) -> appender.Command:
@@ -377,14 +353,14 @@ def command_of(
         tenant_id=caller.tenant_id,
         command_id=caller.command_id,
         fingerprint=caller.fingerprint,
-        outcome=_ENCODER.encode(_Outcome(aggregate.id, aggregate.version)),
+        outcome=outcomes.stands(aggregate.id, aggregate.version),
         events=[
             appender.Event(
                 event.originator_id.bytes,
                 event.originator_version,
                 get_topic(type(event)).encode(),
                 codec.encode(caller.tenant_id, event, {}),
-                _metadata(caller),
+                metadata(caller),
             )
             for event in aggregate.pending_events
         ],

@@ -173,9 +173,19 @@ async def confirm(
     account_id: UUID, code: str, caller: Caller, ledger: Ledger, *, version: int | None = None
 ) -> Confirmed:
     """From now on logging in takes a code. Raises NotFound, NotBegun, CodeWrong, VersionConflict."""
-    first = await ledger.recall(accounts.Account, caller)
+    first = await ledger.recall(accounts.Account, caller)  # first: its code would count as a wrong guess at a later one
     if first is not None:
         return Confirmed(receipt=first, recovery_codes=[])
+    try:
+        return await _confirm(account_id, code, version, caller, ledger)
+    except (refusals.Conflict, errors.NotFound) as refused:
+        first = await repeats.before(refused, accounts.Account, caller, ledger)
+        if first is None:
+            raise
+        return Confirmed(receipt=first, recovery_codes=[])
+
+
+async def _confirm(account_id: UUID, code: str, version: int | None, caller: Caller, ledger: Ledger) -> Confirmed:
     fenced = await sessions.fenced(account_id, caller.tenant_id, ledger)  # before the code is looked at
     account = await ledger.load(accounts.Account, caller.tenant_id, account_id)
     repeats.check_version(account, version)

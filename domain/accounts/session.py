@@ -15,11 +15,15 @@ REPLAYED = "refresh token replayed"
 
 
 class SessionRevoked(refusals.Conflict):
+    kept_as = None
+
     def __init__(self, session_id: UUID) -> None:
         super().__init__("The session has been revoked", session_id, "Log in again")
 
 
 class SessionExpired(refusals.Conflict):
+    kept_as = None
+
     def __init__(self, session_id: UUID) -> None:
         super().__init__(
             "The session has lasted as long as one may, or was not used for too long", session_id, "Log in again"

@@ -1,9 +1,12 @@
 """Every command that there is, asked for twice under one Idempotency-Key, and upon a version that is gone."""
 
 import asyncio
+import re
 from typing import Any
+from uuid import UUID
 
 import httpx
+import psycopg
 
 from api import answers, rights
 from domain import tenants
@@ -41,10 +44,21 @@ def commands(served: Served) -> list[tuple[str, str, str]]:
     return sorted(found)
 
 
+NO_STREAM = {"resumeTenant", "suspendTenant", "limitTenant"}
+"""Of a tenant that there is not, nothing can be stored."""
+OWN_TENANT = {"brandTenant", "configureTenant", "configureSignIn"}
+"""Of another tenant than one's own the edge tells that there is none."""
+PARAMETER = re.compile(r"\{(\w+)")
+
+
 class Asking:
     """A command asked for by somebody who may, about things made for it alone."""
 
-    def __init__(self, stage: walk.Stage, served: Served, operation: str, method: str, path: str) -> None:
+    def __init__(
+        self, stage: walk.Stage, served: Served, operation: str, method: str, path: str, **given: UUID
+    ) -> None:
+        """`given`: instead of what there is."""
+        self._given = given
         self._stage, self._served, self._operation = stage, served, operation
         self._method, self._path = method, path
         self._cast: walk.Cast | None = None
@@ -55,7 +69,7 @@ class Asking:
         if self._cast is None:
             self._cast = await self._stage._cast(caller, with_program="{service_account_id}" in self._path)
             self._body = self._stage._body(self._operation)
-            for parameter, value in self._cast.given.items():
+            for parameter, value in {**self._cast.given, **self._given}.items():
                 self._path = self._path.replace(f"{{{parameter}}}", str(value))
         person = self._cast.people[caller]
         assert person is not None
@@ -67,6 +81,15 @@ async def recorded(a: House) -> int:
     """How many events there are of the tenant and the platform."""
     heads = await asyncio.gather(*(a.ledger.head(each) for each in (a.id, tenants.PLATFORM_ID)))
     return sum(head.position for head in heads)
+
+
+async def refused(world: World) -> list[bytes]:
+    """The refusals that are stored."""
+    async with await psycopg.AsyncConnection.connect(world.database.owner_url) as owner:
+        found = await owner.execute(
+            "SELECT outcome FROM ledger.commands WHERE fingerprint <> '' AND substr(outcome, 1, 1) = '\\x01'"
+        )
+        return [bytes(each) for (each,) in await found.fetchall()]
 
 
 async def test_every_command_is_done_once_and_answered_alike(world: World, served: Served, a: House, b: House) -> None:
@@ -91,6 +114,31 @@ async def test_every_command_is_done_once_and_answered_alike(world: World, serve
             assert (await ask(Idempotency_Key=key)).is_success
             await served.client.request("DELETE", first.request.url.path, headers=dict(first.request.headers))
     assert wrong == []
+
+
+async def test_every_command_about_what_there_is_not_is_refused_for_good(
+    world: World, served: Served, a: House, b: House
+) -> None:
+    """A command that forgets to say what it refused would do under the same key what its sender was told is not done."""
+    stage = walk.Stage(world, served, a, b)
+    await stage.open()
+    asked, wrong = [], []
+    for method, path, operation in commands(served):
+        parameters = PARAMETER.findall(path)
+        if not parameters or operation in NO_STREAM | OWN_TENANT:
+            continue
+        ask, key = Asking(stage, served, operation, method, path, **{parameters[-1]: ids.new_id()}), str(ids.new_id())
+        first, second = await ask(Idempotency_Key=key), await ask(Idempotency_Key=key)
+        asked.append(operation)
+        if first.status_code not in (404, 409) or (first.status_code, first.content) != (
+            second.status_code,
+            second.content,
+        ):
+            wrong.append(f"{operation}: {first.status_code} {first.text} / {second.status_code} {second.text}")
+        elif len(await refused(world)) != len(asked):
+            wrong.append(f"{operation}: {first.text} was not kept")
+    assert wrong == []
+    assert len(asked) > 15
 
 
 async def test_every_change_of_what_has_a_tag_is_refused_upon_a_version_that_is_gone(

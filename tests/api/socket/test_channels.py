@@ -227,6 +227,23 @@ async def test_a_push_that_is_repeated_records_one_sale(address: str, a: House) 
     assert list(bad["response"]["errors"]) == ["idempotency_key"]
 
 
+async def test_a_push_that_was_refused_stays_refused_under_its_key(address: str, a: House) -> None:
+    """Over another connection, too, though the product is listed by now."""
+    topic, lines = f"transaction:{a.user.id}", [{"sku": "MUG", "quantity": 1}]
+    keyed = {"lines": lines, "idempotency_key": "k1"}
+    async with talk(address, a.user) as user:
+        await user.join(topic)
+        first = await user.ask("j", topic, "new_transaction", keyed)
+    await a.lists("MUG", "9.00")
+    async with talk(address, a.user) as user:
+        await user.join(topic)
+        again = await user.ask("j", topic, "new_transaction", keyed)
+        other = await user.ask("j", topic, "new_transaction", {**keyed, "idempotency_key": "k2"})
+    assert (first["status"], first["response"]["reason"]) == ("error", "invalid")
+    assert again == first
+    assert other["status"] == "ok"
+
+
 async def test_a_push_over_the_tenants_limit_is_refused_as_by_http(
     served: Served, address: str, a: House, world: World
 ) -> None:
