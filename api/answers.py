@@ -218,7 +218,8 @@ class Command(PublicOperation):
     header_parameters = (
         _header(
             "Idempotency-Key",
-            "A repeat with the same key and the same request has the first one's answer.",
+            "A repeat with the same key and the same request within 24 h has the first one's answer, also a refusal "
+            "(404, 409, 422). Of no use at /auth/*.",
             "^[ -~]{1,255}$",
         ),
         _header(

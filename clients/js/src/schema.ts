@@ -2808,7 +2808,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A repeat with the same key and the same request has the first one's answer. */
+                /** @description A repeat with the same key and the same request within 24 h has the first one's answer, also a refusal (404, 409, 422). Of no use at /auth/*. */
                 "Idempotency-Key"?: string;
                 /** @description The ETag that the change was decided upon. */
                 "If-Match"?: string;
@@ -2965,7 +2965,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A repeat with the same key and the same request has the first one's answer. */
+                /** @description A repeat with the same key and the same request within 24 h has the first one's answer, also a refusal (404, 409, 422). Of no use at /auth/*. */
                 "Idempotency-Key"?: string;
                 /** @description The ETag that the change was decided upon. */
                 "If-Match"?: string;
@@ -3010,7 +3010,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A repeat with the same key and the same request has the first one's answer. */
+                /** @description A repeat with the same key and the same request within 24 h has the first one's answer, also a refusal (404, 409, 422). Of no use at /auth/*. */
                 "Idempotency-Key"?: string;
                 /** @description The ETag that the change was decided upon. */
                 "If-Match"?: string;
@@ -3094,7 +3094,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A repeat with the same key and the same request has the first one's answer. */
+                /** @description A repeat with the same key and the same request within 24 h has the first one's answer, also a refusal (404, 409, 422). Of no use at /auth/*. */
                 "Idempotency-Key"?: string;
                 /** @description The ETag that the change was decided upon. */
                 "If-Match"?: string;
@@ -3178,7 +3178,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A repeat with the same key and the same request has the first one's answer. */
+                /** @description A repeat with the same key and the same request within 24 h has the first one's answer, also a refusal (404, 409, 422). Of no use at /auth/*. */
                 "Idempotency-Key"?: string;
                 /** @description The ETag that the change was decided upon. */
                 "If-Match"?: string;
@@ -3226,7 +3226,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A repeat with the same key and the same request has the first one's answer. */
+                /** @description A repeat with the same key and the same request within 24 h has the first one's answer, also a refusal (404, 409, 422). Of no use at /auth/*. */
                 "Idempotency-Key"?: string;
                 /** @description The ETag that the change was decided upon. */
                 "If-Match"?: string;
@@ -3265,7 +3265,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A repeat with the same key and the same request has the first one's answer. */
+                /** @description A repeat with the same key and the same request within 24 h has the first one's answer, also a refusal (404, 409, 422). Of no use at /auth/*. */
                 "Idempotency-Key"?: string;
                 /** @description The ETag that the change was decided upon. */
                 "If-Match"?: string;
@@ -3363,7 +3363,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A repeat with the same key and the same request has the first one's answer. */
+                /** @description A repeat with the same key and the same request within 24 h has the first one's answer, also a refusal (404, 409, 422). Of no use at /auth/*. */
                 "Idempotency-Key"?: string;
                 /** @description The ETag that the change was decided upon. */
                 "If-Match"?: string;
@@ -3408,7 +3408,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A repeat with the same key and the same request has the first one's answer. */
+                /** @description A repeat with the same key and the same request within 24 h has the first one's answer, also a refusal (404, 409, 422). Of no use at /auth/*. */
                 "Idempotency-Key"?: string;
                 /** @description The ETag that the change was decided upon. */
                 "If-Match"?: string;
@@ -3497,7 +3497,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A repeat with the same key and the same request has the first one's answer. */
+                /** @description A repeat with the same key and the same request within 24 h has the first one's answer, also a refusal (404, 409, 422). Of no use at /auth/*. */
                 "Idempotency-Key"?: string;
                 /** @description The ETag that the change was decided upon. */
                 "If-Match"?: string;
@@ -3581,7 +3581,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A repeat with the same key and the same request has the first one's answer. */
+                /** @description A repeat with the same key and the same request within 24 h has the first one's answer, also a refusal (404, 409, 422). Of no use at /auth/*. */
                 "Idempotency-Key"?: string;
                 /** @description The ETag that the change was decided upon. */
                 "If-Match"?: string;
@@ -3626,7 +3626,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A repeat with the same key and the same request has the first one's answer. */
+                /** @description A repeat with the same key and the same request within 24 h has the first one's answer, also a refusal (404, 409, 422). Of no use at /auth/*. */
                 "Idempotency-Key"?: string;
                 /** @description The ETag that the change was decided upon. */
                 "If-Match"?: string;
@@ -3667,7 +3667,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A repeat with the same key and the same request has the first one's answer. */
+                /** @description A repeat with the same key and the same request within 24 h has the first one's answer, also a refusal (404, 409, 422). Of no use at /auth/*. */
                 "Idempotency-Key"?: string;
                 /** @description The ETag that the change was decided upon. */
                 "If-Match"?: string;
@@ -3707,7 +3707,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A repeat with the same key and the same request has the first one's answer. */
+                /** @description A repeat with the same key and the same request within 24 h has the first one's answer, also a refusal (404, 409, 422). Of no use at /auth/*. */
                 "Idempotency-Key"?: string;
                 /** @description The ETag that the change was decided upon. */
                 "If-Match"?: string;
@@ -3819,7 +3819,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A repeat with the same key and the same request has the first one's answer. */
+                /** @description A repeat with the same key and the same request within 24 h has the first one's answer, also a refusal (404, 409, 422). Of no use at /auth/*. */
                 "Idempotency-Key"?: string;
                 /** @description The ETag that the change was decided upon. */
                 "If-Match"?: string;
@@ -3855,7 +3855,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A repeat with the same key and the same request has the first one's answer. */
+                /** @description A repeat with the same key and the same request within 24 h has the first one's answer, also a refusal (404, 409, 422). Of no use at /auth/*. */
                 "Idempotency-Key"?: string;
                 /** @description The ETag that the change was decided upon. */
                 "If-Match"?: string;
@@ -3970,7 +3970,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A repeat with the same key and the same request has the first one's answer. */
+                /** @description A repeat with the same key and the same request within 24 h has the first one's answer, also a refusal (404, 409, 422). Of no use at /auth/*. */
                 "Idempotency-Key"?: string;
                 /** @description The ETag that the change was decided upon. */
                 "If-Match"?: string;
@@ -4053,7 +4053,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A repeat with the same key and the same request has the first one's answer. */
+                /** @description A repeat with the same key and the same request within 24 h has the first one's answer, also a refusal (404, 409, 422). Of no use at /auth/*. */
                 "Idempotency-Key"?: string;
                 /** @description The ETag that the change was decided upon. */
                 "If-Match"?: string;
@@ -4174,7 +4174,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A repeat with the same key and the same request has the first one's answer. */
+                /** @description A repeat with the same key and the same request within 24 h has the first one's answer, also a refusal (404, 409, 422). Of no use at /auth/*. */
                 "Idempotency-Key"?: string;
                 /** @description The ETag that the change was decided upon. */
                 "If-Match"?: string;
@@ -4217,7 +4217,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A repeat with the same key and the same request has the first one's answer. */
+                /** @description A repeat with the same key and the same request within 24 h has the first one's answer, also a refusal (404, 409, 422). Of no use at /auth/*. */
                 "Idempotency-Key"?: string;
                 /** @description The ETag that the change was decided upon. */
                 "If-Match"?: string;
@@ -4301,7 +4301,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A repeat with the same key and the same request has the first one's answer. */
+                /** @description A repeat with the same key and the same request within 24 h has the first one's answer, also a refusal (404, 409, 422). Of no use at /auth/*. */
                 "Idempotency-Key"?: string;
                 /** @description The ETag that the change was decided upon. */
                 "If-Match"?: string;
@@ -4346,7 +4346,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A repeat with the same key and the same request has the first one's answer. */
+                /** @description A repeat with the same key and the same request within 24 h has the first one's answer, also a refusal (404, 409, 422). Of no use at /auth/*. */
                 "Idempotency-Key"?: string;
                 /** @description The ETag that the change was decided upon. */
                 "If-Match"?: string;
@@ -4385,7 +4385,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A repeat with the same key and the same request has the first one's answer. */
+                /** @description A repeat with the same key and the same request within 24 h has the first one's answer, also a refusal (404, 409, 422). Of no use at /auth/*. */
                 "Idempotency-Key"?: string;
                 /** @description The ETag that the change was decided upon. */
                 "If-Match"?: string;
@@ -4462,7 +4462,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A repeat with the same key and the same request has the first one's answer. */
+                /** @description A repeat with the same key and the same request within 24 h has the first one's answer, also a refusal (404, 409, 422). Of no use at /auth/*. */
                 "Idempotency-Key"?: string;
                 /** @description The ETag that the change was decided upon. */
                 "If-Match"?: string;
@@ -4507,7 +4507,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A repeat with the same key and the same request has the first one's answer. */
+                /** @description A repeat with the same key and the same request within 24 h has the first one's answer, also a refusal (404, 409, 422). Of no use at /auth/*. */
                 "Idempotency-Key"?: string;
                 /** @description The ETag that the change was decided upon. */
                 "If-Match"?: string;
@@ -4555,7 +4555,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A repeat with the same key and the same request has the first one's answer. */
+                /** @description A repeat with the same key and the same request within 24 h has the first one's answer, also a refusal (404, 409, 422). Of no use at /auth/*. */
                 "Idempotency-Key"?: string;
                 /** @description The ETag that the change was decided upon. */
                 "If-Match"?: string;
@@ -4603,7 +4603,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A repeat with the same key and the same request has the first one's answer. */
+                /** @description A repeat with the same key and the same request within 24 h has the first one's answer, also a refusal (404, 409, 422). Of no use at /auth/*. */
                 "Idempotency-Key"?: string;
                 /** @description The ETag that the change was decided upon. */
                 "If-Match"?: string;
@@ -4728,7 +4728,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A repeat with the same key and the same request has the first one's answer. */
+                /** @description A repeat with the same key and the same request within 24 h has the first one's answer, also a refusal (404, 409, 422). Of no use at /auth/*. */
                 "Idempotency-Key"?: string;
                 /** @description The ETag that the change was decided upon. */
                 "If-Match"?: string;
@@ -4810,7 +4810,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A repeat with the same key and the same request has the first one's answer. */
+                /** @description A repeat with the same key and the same request within 24 h has the first one's answer, also a refusal (404, 409, 422). Of no use at /auth/*. */
                 "Idempotency-Key"?: string;
                 /** @description The ETag that the change was decided upon. */
                 "If-Match"?: string;
@@ -4885,7 +4885,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A repeat with the same key and the same request has the first one's answer. */
+                /** @description A repeat with the same key and the same request within 24 h has the first one's answer, also a refusal (404, 409, 422). Of no use at /auth/*. */
                 "Idempotency-Key"?: string;
                 /** @description The ETag that the change was decided upon. */
                 "If-Match"?: string;
@@ -4933,7 +4933,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A repeat with the same key and the same request has the first one's answer. */
+                /** @description A repeat with the same key and the same request within 24 h has the first one's answer, also a refusal (404, 409, 422). Of no use at /auth/*. */
                 "Idempotency-Key"?: string;
                 /** @description The ETag that the change was decided upon. */
                 "If-Match"?: string;
@@ -4981,7 +4981,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A repeat with the same key and the same request has the first one's answer. */
+                /** @description A repeat with the same key and the same request within 24 h has the first one's answer, also a refusal (404, 409, 422). Of no use at /auth/*. */
                 "Idempotency-Key"?: string;
                 /** @description The ETag that the change was decided upon. */
                 "If-Match"?: string;
@@ -5101,7 +5101,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A repeat with the same key and the same request has the first one's answer. */
+                /** @description A repeat with the same key and the same request within 24 h has the first one's answer, also a refusal (404, 409, 422). Of no use at /auth/*. */
                 "Idempotency-Key"?: string;
                 /** @description The ETag that the change was decided upon. */
                 "If-Match"?: string;
@@ -5149,7 +5149,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A repeat with the same key and the same request has the first one's answer. */
+                /** @description A repeat with the same key and the same request within 24 h has the first one's answer, also a refusal (404, 409, 422). Of no use at /auth/*. */
                 "Idempotency-Key"?: string;
                 /** @description The ETag that the change was decided upon. */
                 "If-Match"?: string;
@@ -5188,7 +5188,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A repeat with the same key and the same request has the first one's answer. */
+                /** @description A repeat with the same key and the same request within 24 h has the first one's answer, also a refusal (404, 409, 422). Of no use at /auth/*. */
                 "Idempotency-Key"?: string;
                 /** @description The ETag that the change was decided upon. */
                 "If-Match"?: string;
@@ -5286,7 +5286,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A repeat with the same key and the same request has the first one's answer. */
+                /** @description A repeat with the same key and the same request within 24 h has the first one's answer, also a refusal (404, 409, 422). Of no use at /auth/*. */
                 "Idempotency-Key"?: string;
                 /** @description The ETag that the change was decided upon. */
                 "If-Match"?: string;
@@ -5331,7 +5331,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A repeat with the same key and the same request has the first one's answer. */
+                /** @description A repeat with the same key and the same request within 24 h has the first one's answer, also a refusal (404, 409, 422). Of no use at /auth/*. */
                 "Idempotency-Key"?: string;
                 /** @description The ETag that the change was decided upon. */
                 "If-Match"?: string;
@@ -5430,7 +5430,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A repeat with the same key and the same request has the first one's answer. */
+                /** @description A repeat with the same key and the same request within 24 h has the first one's answer, also a refusal (404, 409, 422). Of no use at /auth/*. */
                 "Idempotency-Key"?: string;
                 /** @description The ETag that the change was decided upon. */
                 "If-Match"?: string;
@@ -5475,7 +5475,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A repeat with the same key and the same request has the first one's answer. */
+                /** @description A repeat with the same key and the same request within 24 h has the first one's answer, also a refusal (404, 409, 422). Of no use at /auth/*. */
                 "Idempotency-Key"?: string;
                 /** @description The ETag that the change was decided upon. */
                 "If-Match"?: string;
@@ -5571,7 +5571,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A repeat with the same key and the same request has the first one's answer. */
+                /** @description A repeat with the same key and the same request within 24 h has the first one's answer, also a refusal (404, 409, 422). Of no use at /auth/*. */
                 "Idempotency-Key"?: string;
                 /** @description The ETag that the change was decided upon. */
                 "If-Match"?: string;
