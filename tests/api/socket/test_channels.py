@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import psycopg
 import pytest
 from websockets.asyncio.client import connect
 
@@ -13,6 +14,7 @@ from projections import catalogue
 from tests.api import house
 from tests.api.house import PATIENCE_S, House, Served
 from tests.api.socket.talk import Talk, talk, url
+from tests.api.test_refusals_kept import open_to_all, stored
 from tests.world import World
 
 UNAUTHORIZED = {"status": "error", "response": {"reason": "unauthorized"}}
@@ -227,13 +229,16 @@ async def test_a_push_that_is_repeated_records_one_sale(address: str, a: House) 
     assert list(bad["response"]["errors"]) == ["idempotency_key"]
 
 
-async def test_a_push_that_was_refused_stays_refused_under_its_key(address: str, a: House) -> None:
-    """Over another connection, too, though the product is listed by now."""
+async def test_a_push_that_was_refused_stays_refused_under_its_key(address: str, a: House, world: World) -> None:
+    """Over another connection, too, though the product is listed by now; who has not the push cannot read it."""
     topic, lines = f"transaction:{a.user.id}", [{"sku": "MUG", "quantity": 1}]
     keyed = {"lines": lines, "idempotency_key": "k1"}
     async with talk(address, a.user) as user:
         await user.join(topic)
         first = await user.ask("j", topic, "new_transaction", keyed)
+    with psycopg.connect(world.database.owner_url) as owner:
+        assert len(stored(owner)) == 1
+        assert open_to_all(owner) == []
     await a.lists("MUG", "9.00")
     async with talk(address, a.user) as user:
         await user.join(topic)
