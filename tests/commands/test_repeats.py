@@ -199,12 +199,17 @@ async def test_a_second_factor_that_was_not_begun_stays_so_under_its_key(world: 
     assert (await second_factor.confirm(account_id, code, caller(shop), world.ledger)).recovery_codes
 
 
-async def test_what_is_not_refused_asks_the_database_nothing_more(
+async def test_a_command_asks_no_more_of_the_database_for_being_remembered(
     world: World, tenant_id: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """One that is done is appended, one that is refused is stored: neither is looked up."""
+
     async def asked(*_: object) -> None:
         raise AssertionError
 
-    for name in ("refuse", "recall", "is_stored"):
+    for name in ("recall", "is_stored"):
         monkeypatch.setattr(world.ledger, name, asked)
-    await products.list_product(MUG, asking(tenant_id), world.ledger)
+    with pytest.raises(transactions.ProductUnknown):
+        await transactions.record(SALE, asking(tenant_id), world.ledger)
+    monkeypatch.setattr(world.ledger, "refuse", asked)
+    await products.list_product(MUG, msgspec.structs.replace(asking(tenant_id), command_id=ids.new_id()), world.ledger)
