@@ -1,8 +1,8 @@
 """A person's own data: all of it in one document, and the end of it."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TypeVar
 from uuid import UUID
 
 import msgspec
@@ -18,14 +18,17 @@ from api.rights import may
 from api.routes import get, post
 from api.transactions import resources
 from commands import accounts as account_commands
-from commands import exports, sessions
+from commands import exports, invitations, known_by, sessions
 from commands import privacy as commands
 from commands.accounts import held
 from domain import accounts
+from domain.transactions import Status
 from ledger import security
 from projections import reading
 from projections import refunds as refunds_view
 from projections import transactions as transactions_view
+
+R = TypeVar("R")
 
 _ENCODER = msgspec.json.Encoder()
 EVENTS_PER_READ = 100
@@ -62,8 +65,19 @@ class ExportedSession(msgspec.Struct, frozen=True, kw_only=True):
     last_seen_at: datetime
 
 
+class ExportedInvitation(msgspec.Struct, frozen=True, kw_only=True):
+    """`email`: as the admin wrote it who invited."""
+
+    id: UUID
+    email: str
+    role: str
+    issued_at: datetime
+    good_until: datetime
+
+
 class ExportedUser(msgspec.Struct, frozen=True, kw_only=True):
-    """`sessions`: those that have not ended. `asked_email`: to which a change was asked for and not confirmed."""
+    """`sessions`: those that have not ended. `asked_email`: to which a change was asked for and not confirmed. `invitations`: open ones
+    to an address of the account's, present or former."""
 
     id: UUID
     email: str
@@ -79,6 +93,7 @@ class ExportedUser(msgspec.Struct, frozen=True, kw_only=True):
     inserted_at: datetime
     updated_at: datetime
     sessions: list[ExportedSession]
+    invitations: list[ExportedInvitation]
 
 
 class PrivacyController(Controller):
@@ -112,18 +127,22 @@ class PrivacyController(Controller):
     async def export(
         self, user_id: FromPath[UUID], reader: NamedDependency[Reader], sender: NamedDependency[Sender]
     ) -> Stream:
-        """All data held of a person: the account, its sessions, the transactions and refunds of which the person is buyer or
-        affiliate, and the security events that are about the account or that it caused, the last first. For oneself, or for admins
-        of anybody of the tenant. Of any length: it is sent while it is read. That it was asked for is recorded first.
+        """All data held of a person: the account, its sessions, open invitations to it, the transactions and refunds of which the
+        person is buyer or affiliate, then those under a buyer's reference that is an address of the account's, present or former,
+        and the security events that are about the account or that it caused, the last first. What an erasure takes is in it. For
+        oneself, or for admins of anybody of the tenant. Of any length: it is sent while it is read. That it was asked for is
+        recorded first.
         """
         visibility.check(reader.who, user_id, "accounts:export")
         head = await reader.head()
         account = await account_commands.show(user_id, reader.tenant_id, reader.parts.ledger)
         await exports.of_person(user_id, sender.caller, sender.ledger)
         await reader.parts.reached.wait(reader.tenant_id, [transactions_view.NAME, refunds_view.NAME], head)
-        exported = await _user(account, reader)
+        more = await held.of(account, reader.parts.ledger)
+        known = await known_by.of(account, more, reader.parts.ledger)
+        exported = await _user(account, more, known.addresses, reader)
         headers = {**answers.headers(reader.shown(head)), "Cache-Control": "no-store"}
-        return Stream(_document(exported, reader), media_type="application/json", headers=headers)
+        return Stream(_document(exported, known.buyers, reader), media_type="application/json", headers=headers)
 
 
 class BuyerController(Controller):
@@ -150,9 +169,9 @@ class BuyerController(Controller):
         return answers.one(erased, sender.shown(receipt.position))
 
 
-async def _user(account: accounts.Account, reader: Reader) -> ExportedUser:
+async def _user(account: accounts.Account, more: held.Held, addresses: Sequence[str], reader: Reader) -> ExportedUser:
     ledger = reader.parts.ledger
-    more = await held.of(account, ledger)
+    invited = await invitations.open_to(addresses, reader.tenant_id, ledger)
     open_sessions = await sessions.listed(account.id, reader.tenant_id, ledger, reader.parts.session_limits)
     return ExportedUser(
         id=account.id,
@@ -178,53 +197,81 @@ async def _user(account: accounts.Account, reader: Reader) -> ExportedUser:
             )
             for each in open_sessions
         ],
+        invitations=[
+            ExportedInvitation(
+                id=each.id, email=each.email, role=each.role, issued_at=each.issued_at, good_until=each.good_until
+            )
+            for each in invited
+        ],
     )
 
 
-async def _document(user: ExportedUser, reader: Reader) -> AsyncIterator[bytes]:
+async def _document(user: ExportedUser, buyers: Sequence[UUID], reader: Reader) -> AsyncIterator[bytes]:
     """`{"data": {"user": …, "transactions": […], "refunds": […], "events": […]}}`, a page of rows at a time."""
     yield b'{"data":{"user":' + _ENCODER.encode(user)
-    for name, page, resource in (
-        ("transactions", transactions_view.page, resources.of_row),
-        ("refunds", refunds_view.page, refunds.of_row),
+    for name, entries in (
+        ("transactions", _transactions(user.id, buyers, reader)),
+        ("refunds", _refunds(user.id, buyers, reader)),
+        ("events", _events(user.id, reader)),
     ):
         yield b',"%s":[' % name.encode()
-        async for part in _rows(user.id, reader, page, resource):
-            yield part
+        separator = b""
+        async for entry in entries:
+            yield separator + _ENCODER.encode(entry)
+            separator = b","
         yield b"]"
-    yield b',"events":['
-    async for part in _events(user.id, reader):
-        yield part
-    yield b"]}}"
+    yield b"}}"
 
 
-async def _events(person: UUID, reader: Reader) -> AsyncIterator[bytes]:
-    before, separator = audit.END, b""
+async def _events(person: UUID, reader: Reader) -> AsyncIterator[audit.Event]:
+    before = audit.END
     while True:
         async with reader.parts.pool.connection() as connection:
             found = await security.of_person(connection, reader.tenant_id, person, before, EVENTS_PER_READ)
         for entry in found:
-            yield separator + _ENCODER.encode(audit.of_entry(entry, reader))
-            separator = b","
+            yield audit.of_entry(entry, reader)
         if len(found) < EVENTS_PER_READ:
             return
         before = found[-1].position
 
 
-async def _rows(
-    person: UUID,
-    reader: Reader,
-    page: Callable[..., Awaitable[reading.Page[Any]]],
-    resource: Callable[[Any, int | str], msgspec.Struct],
-) -> AsyncIterator[bytes]:
+async def _transactions(person: UUID, buyers: Sequence[UUID], reader: Reader) -> AsyncIterator[msgspec.Struct]:
+    """Of the account; then of the buyers, without those. Each the newest first, each sale once."""
+    async for row in _rows(reader, transactions_view.page, visible_to=person):
+        yield resources.of_row(row, reader.shown(row.position))
+    async for row in _sold_to(person, buyers, reader):
+        yield resources.of_row(row, reader.shown(row.position))
+
+
+async def _refunds(person: UUID, buyers: Sequence[UUID], reader: Reader) -> AsyncIterator[msgspec.Struct]:
+    """Of the account's sales; then of the buyers: those without a sale, and those of their sales. Each once."""
+    async for row in _rows(reader, refunds_view.page, visible_to=person):
+        yield refunds.of_row(row, reader.shown(row.position))
+    for buyer in buyers:
+        async for row in _rows(reader, refunds_view.page_of_subject, subject_id=buyer):
+            yield refunds.of_row(row, reader.shown(row.position))
+    async for sale in _sold_to(person, buyers, reader):
+        if sale.status != Status.RECORDED:
+            async for row in _rows(reader, refunds_view.page_of_transaction, transaction_id=sale.id):
+                yield refunds.of_row(row, reader.shown(row.position))
+
+
+async def _sold_to(
+    person: UUID, buyers: Sequence[UUID], reader: Reader
+) -> AsyncIterator[transactions_view.TransactionRow]:
+    for buyer in buyers:
+        async for row in _rows(reader, transactions_view.page_of_subject, subject_id=buyer, but_of=person):
+            yield row
+
+
+async def _rows(reader: Reader, page: Callable[..., Awaitable[reading.Page[R]]], **of: UUID) -> AsyncIterator[R]:
+    """All that the pages have, a page at a time."""
     before: UUID | None = None
-    separator = b""
     while True:
         async with reader.parts.pool.connection() as connection:
-            found = await page(connection, reader.tenant_id, before, reading.PAGE_ROWS_MAX, visible_to=person)
+            found = await page(connection, reader.tenant_id, before=before, limit=reading.PAGE_ROWS_MAX, **of)
         for row in found.rows:
-            yield separator + _ENCODER.encode(resource(row, reader.shown(row.position)))
-            separator = b","
+            yield row
         if found.next is None:
             return
         before = found.next

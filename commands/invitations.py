@@ -171,6 +171,12 @@ async def accept(command: Accept, caller: Caller, ledger: Ledger, passwords: Pas
         raise registering.EmailTaken(command.email) from None
 
 
+async def open_to(addresses: Sequence[str], tenant_id: UUID, ledger: Ledger) -> list[Open]:
+    """Of everybody who has one of these addresses: what `forgetting` revokes. The newest first."""
+    keys = {accounts.normalise_email(each) for each in addresses}
+    return [each for each in await still_open(tenant_id, ledger) if accounts.normalise_email(each.email) in keys]
+
+
 async def still_open(tenant_id: UUID, ledger: Ledger) -> list[Open]:
     """The newest first."""
     there, _ = _entries(tenant_id, await ledger.secrets(tenant_id, owner_of(tenant_id)))

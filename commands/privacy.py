@@ -5,13 +5,13 @@ erasure is written down outside the database (`Noted`), so that a restored backu
 is made sure that somebody can still run the tenant (`admins.leave`).
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from uuid import UUID
 
 import msgspec
 
 from commands import accounts as account_commands
-from commands import admins, invitations, repeats, sessions
+from commands import admins, invitations, known_by, repeats, sessions
 from commands.accounts import held
 from commands.repeats import repeatable
 from commands.transactions import BUYER
@@ -83,15 +83,15 @@ async def erase(command: Erase, caller: Caller, ledger: Ledger, noted: Noted) ->
     if account is not None:
         repeats.check_version(account, command.version)
         await admins.leave(account, caller, ledger, last_too=command.subject_id is not None)
-    addresses = [] if account is None else await _addresses(account, ledger)
-    erases = [subject_id, *await _buyers(addresses, caller.tenant_id, ledger)]
+    known = None if account is None else await known_by.of(account, await held.of(account, ledger), ledger)
+    erases = [subject_id, *([] if known is None else known.buyers)]
     erasure, *others = [await _erasure(each, caller.tenant_id, ledger) for each in erases]
     for each in erases:
         await noted(caller.tenant_id, each)
-    if account is None:
+    if account is None or known is None:
         return await ledger.append(caller, erasure, erases=erases)
     ended = await sessions.ending_all(account.id, caller.tenant_id, "erased", ledger)
-    invited = await invitations.forgetting(addresses, caller.tenant_id, ledger)
+    invited = await invitations.forgetting(known.addresses, caller.tenant_id, ledger)
     return await sessions.append(
         ended,
         caller,
@@ -109,19 +109,6 @@ async def _erasure(subject_id: UUID, tenant_id: UUID, ledger: Ledger) -> privacy
     id = erasure_id(tenant_id, subject_id)
     before = (await ledger.load_many(privacy.Erasure, tenant_id, [id])).get(id)
     return before or privacy.erase(id=id, subject_id=subject_id)
-
-
-async def _addresses(account: accounts.Account, ledger: Ledger) -> list[str]:
-    """The account's own and former ones, as far as they can be read, as they were written."""
-    known = [account.email, *(await held.of(account, ledger)).former_emails]
-    return [each for each in known if each not in (codec.ERASED, codec.UNREADABLE)]
-
-
-async def _buyers(addresses: Sequence[str], tenant_id: UUID, ledger: Ledger) -> list[UUID]:
-    """Whoever is known as a buyer by one of these addresses is the same person."""
-    spellings = dict.fromkeys((*addresses, *(accounts.normalise_email(each) for each in addresses)))
-    found = [await ledger.known_subject(tenant_id, BUYER, each) for each in spellings]
-    return list(dict.fromkeys(each for each in found if each is not None))
 
 
 def erasure_id(tenant_id: UUID, subject_id: UUID) -> UUID:

@@ -68,6 +68,14 @@ SELECT * FROM (
 ) AS visible ORDER BY refund_id DESC LIMIT %(limit)s
 """
 
+# Those without a sale: only they have a buyer's reference of their own.
+PAGE_OF_SUBJECT: LiteralString = f"""
+SELECT {COLUMNS} FROM views.refunds
+WHERE tenant_id = %(tenant)s AND generation = %(generation)s AND buyer_subject_id = %(subject)s
+  AND (%(before)s::uuid IS NULL OR refund_id < %(before)s::uuid)
+ORDER BY refund_id DESC LIMIT %(limit)s
+"""
+
 
 # Places in COLUMNS.
 BUYER_ID, AFFILIATE_ID = 9, 10
@@ -221,6 +229,15 @@ async def page_of_transaction(
         before=before,
         transaction=transaction_id,
         person=visible_to,
+    )
+
+
+async def page_of_subject(
+    connection: reading.Connection, tenant_id: UUID, before: UUID | None, limit: int, *, subject_id: UUID
+) -> reading.Page[RefundRow]:
+    """As `page`, the refunds without a sale under a buyer's reference, by its subject."""
+    return await reading.page(
+        *(connection, NAME, tenant_id, row, PAGE_OF_SUBJECT, limit), before=before, subject=subject_id
     )
 
 

@@ -76,6 +76,15 @@ SELECT * FROM (
 ) AS visible ORDER BY transaction_id DESC LIMIT %(limit)s
 """
 
+# Of whoever bought under a reference, without what PAGE_OF_PERSON has of the person: the two together have each sale once.
+PAGE_OF_SUBJECT: LiteralString = f"""
+SELECT {COLUMNS} FROM views.transactions
+WHERE tenant_id = %(tenant)s AND generation = %(generation)s AND buyer_subject_id = %(subject)s
+  AND buyer_id IS DISTINCT FROM %(person)s AND affiliate_id IS DISTINCT FROM %(person)s
+  AND (%(before)s::uuid IS NULL OR transaction_id < %(before)s::uuid)
+ORDER BY transaction_id DESC LIMIT %(limit)s
+"""
+
 
 # Places in COLUMNS.
 BUYER_ID, BUYER_REF, AFFILIATE_ID = 7, 9, 10
@@ -247,6 +256,21 @@ async def page(
         status=status,
         buyer=buyer_id,
         affiliate=affiliate_id,
+    )
+
+
+async def page_of_subject(
+    connection: reading.Connection,
+    tenant_id: UUID,
+    before: UUID | None,
+    limit: int,
+    *,
+    subject_id: UUID,
+    but_of: UUID,
+) -> reading.Page[TransactionRow]:
+    """As `page`, what was sold under a buyer's reference, by its subject, but to or through that person's account."""
+    return await reading.page(
+        *(connection, NAME, tenant_id, row, PAGE_OF_SUBJECT, limit), before=before, subject=subject_id, person=but_of
     )
 
 

@@ -103,12 +103,18 @@ class House:
         return (await product_commands.list_product(command, caller(self.id), self.ledger)).aggregate
 
     async def sells(
-        self, product: products.Product, quantity: int = 2, buyer: Person | None = None, affiliate: Person | None = None
+        self,
+        product: products.Product,
+        quantity: int = 2,
+        buyer: Person | None = None,
+        affiliate: Person | None = None,
+        buyer_ref: str | None = None,
     ) -> transactions.Transaction:
         command = transaction_commands.Record(
             lines=[transaction_commands.LineOrdered(product_id=product.id, quantity=quantity)],
             sets_prices=False,
             buyer_id=buyer.id if buyer else None,
+            buyer_ref=buyer_ref,
             affiliate_id=affiliate.id if affiliate else None,
         )
         return (await transaction_commands.record(command, caller(self.id), self.ledger)).aggregate

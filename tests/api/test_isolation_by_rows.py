@@ -50,6 +50,7 @@ NO_QUERIES = {
     "replay.tenant": "",
     "replay.aggregate": "",
 }
+ANYBODY = UUID(int=1)
 EVER = datetime(2100, 1, 1, tzinfo=UTC)
 
 
@@ -64,8 +65,12 @@ QUERIES: dict[str, Callable[[reading.Connection, UUID, UUID], Awaitable[Any]]] =
     "products.page": lambda c, t, id: products.page(c, t, None, 100),
     "refunds.page": lambda c, t, id: refunds.page(c, t, None, 100),
     "refunds.page_of_transaction": lambda c, t, id: refunds.page_of_transaction(c, t, id, None, 100),
+    "refunds.page_of_subject": lambda c, t, id: refunds.page_of_subject(c, t, None, 100, subject_id=id),
     "sales.summary": lambda c, t, id: sales.summary(c, t, None, None),
     "transactions.page": lambda c, t, id: transactions.page(c, t, None, 100),
+    "transactions.page_of_subject": lambda c, t, id: transactions.page_of_subject(
+        *(c, t, None, 100), subject_id=id, but_of=ANYBODY
+    ),
     "security.entries": lambda c, t, id: security.entries(c, t, 0, 2**62, 100),
     "security.of_person": lambda c, t, id: security.of_person(c, t, id, 2**62, 100),
     "cross_tenant.lag_of_tenant": lambda c, t, id: lags(c, t),
@@ -136,16 +141,20 @@ async def told(a: House, b: House, served: Served, ids_of_b: dict[str, UUID]) ->
     """Both tenants have something of everything, and the views have it. What there is of B's, by query."""
     mug = await a.lists("MUG")
     await a.sells(mug, buyer=a.user)
+    known = (await b.sells(await b.lists("CUP"), buyer_ref="17850")).buyer_subject_id  # as of the refund without a sale
+    assert known is not None
     program = await b.program("products:read")
     await served.get(program, "/products")
     await served.views_reach(a)
     await served.views_reach(b)
-    return {**ids_of_b, "key_id": program.key_id}
+    return {**ids_of_b, "key_id": program.key_id, "subject_id": known}
 
 
 def of_b(name: str, ids: dict[str, UUID]) -> UUID:
     """What a query is asked for."""
     kinds = {"products": "product_id", "refunds": "refund_id", "key_uses": "key_id", "security": "user_id"}
+    if name.endswith(".page_of_subject"):
+        return ids["subject_id"]
     if name == "refunds.page_of_transaction":
         return ids["transaction_id"]
     return ids[kinds.get(name.split(".")[0], "transaction_id")]

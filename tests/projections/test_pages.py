@@ -15,6 +15,11 @@ from tests.projections.conftest import Connection, project
 from tests.projections.story import PEOPLE, Story, tell
 from tests.world import World
 
+ROWS = 20_000
+"""Some 500 blocks, and 150 more of each index."""
+BLOCKS_MAX = 60
+"""Of 20 rows that may lie in a block each, and of the way to them."""
+
 Ask = Callable[[UUID | None, int], Awaitable[reading.Page[Any]]]
 
 
@@ -150,6 +155,49 @@ async def test_a_page_of_refunded_sales_is_found_by_its_index(
     assert "Sort" not in plan
 
 
+@pytest.mark.parametrize("limit", [1, 4, 100])
+async def test_what_was_sold_under_a_reference_is_listed_once_each_without_a_persons_own(
+    app: Connection, shown: Story, world: World, limit: int
+) -> None:
+    """An export has both lists, one after the other."""
+    tenant_id = shown.tenant_id
+    subject = await world.ledger.subject(tenant_id, "buyer", "17850")
+    known = [sale for sale in shown.sales if sale.buyer_subject_id == subject]
+    for person in PEOPLE:
+        of: dict[str, UUID] = {"subject_id": subject, "but_of": person}
+        found = await all_of(lambda b, n: transactions.page_of_subject(app, tenant_id, b, n, **of), limit)  # noqa: B023  awaited here
+        expected = [sale.id for sale in known if person not in (sale.buyer_id, sale.affiliate_id)]
+        assert found == sorted(expected, reverse=True)
+        assert 0 < len(found) < len(known)
+    found = await all_of(lambda b, n: refunds.page_of_subject(app, tenant_id, b, n, subject_id=subject), limit)
+    assert found == sorted((refund.id for refund in shown.unmatched), reverse=True)
+
+
+@pytest.mark.parametrize("view", [transactions, refunds], ids=lambda view: view.NAME)
+@pytest.mark.parametrize("others", [True, False], ids=["of others", "of the same"])
+async def test_a_page_of_a_subject_reads_no_more_than_it_shows(
+    view: Any, others: bool, shown: Story, world: World, projector: Connection
+) -> None:
+    """However much others bought, and the same buyer: else each page of an export would read and sort all of it."""
+    subject = await world.ledger.subject(shown.tenant_id, "buyer", "17850")
+    key = view.VIEW.tables[0].key[0]
+    with psycopg.connect(world.database.owner_url, autocommit=True) as owner:
+        owner.execute(
+            f"INSERT INTO views.{view.NAME} SELECT (jsonb_populate_record(s.t, jsonb_build_object('{key}', gen_random_uuid(),"
+            f" 'buyer_subject_id', CASE WHEN {others} THEN gen_random_uuid() ELSE (s.t).buyer_subject_id END))).*"
+            f" FROM (SELECT t FROM views.{view.NAME} t WHERE buyer_subject_id IS NOT NULL AND generation = 1 LIMIT 1) s,"
+            f" generate_series(1, {ROWS}) n".encode()
+        )
+        owner.execute(f"VACUUM ANALYZE views.{view.NAME}".encode())
+    values = {"tenant": shown.tenant_id, "generation": 1, "limit": 20, "before": None, "subject": subject}
+    async with psycopg.AsyncClientCursor(projector) as cursor:
+        explain = b"EXPLAIN (ANALYZE, BUFFERS, FORMAT json) " + view.PAGE_OF_SUBJECT.encode()
+        await cursor.execute(explain, {**values, "person": ids.new_id()})
+        ((((plan,)),),) = await cursor.fetchall()
+    read = plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"]
+    assert read < BLOCKS_MAX, plan
+
+
 async def test_a_page_of_a_hundred_is_one_question_to_the_database(
     app: Connection, shown: Story, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,6 +218,8 @@ async def test_a_page_of_a_hundred_is_one_question_to_the_database(
         lambda after, n: refunds.page(app, tenant_id, after, n),
         lambda after, n: refunds.page_of_transaction(app, tenant_id, sale, after, n),
         lambda after, n: accounts.page(app, tenant_id, after, n),
+        lambda after, n: transactions.page_of_subject(app, tenant_id, after, n, subject_id=sale, but_of=sale),
+        lambda after, n: refunds.page_of_subject(app, tenant_id, after, n, subject_id=sale),
     ]
     for ask in lists:
         asked.clear()
