@@ -130,8 +130,8 @@ class PrivacyController(Controller):
         """All data held of a person: the account, its sessions, open invitations to it, the transactions and refunds of which the
         person is buyer or affiliate, then those under a buyer's reference that is an address of the account's, present or former,
         and the security events that are about the account or that it caused, the last first. What an erasure takes is in it. For
-        oneself, or for admins of anybody of the tenant. Of any length: it is sent while it is read. That it was asked for is
-        recorded first.
+        oneself, under addresses that were verified, or for admins of anybody of the tenant. Of any length: it is sent while it is
+        read. That it was asked for is recorded first.
         """
         visibility.check(reader.who, user_id, "accounts:export")
         head = await reader.head()
@@ -139,7 +139,7 @@ class PrivacyController(Controller):
         await exports.of_person(user_id, sender.caller, sender.ledger)
         await reader.parts.reached.wait(reader.tenant_id, [transactions_view.NAME, refunds_view.NAME], head)
         more = await held.of(account, reader.parts.ledger)
-        known = await known_by.of(account, more, reader.parts.ledger)
+        known = await known_by.of(account, more, sender.caller, reader.parts.ledger)
         exported = await _user(account, more, known.addresses, reader)
         headers = {**answers.headers(reader.shown(head)), "Cache-Control": "no-store"}
         return Stream(_document(exported, known.buyers, reader), media_type="application/json", headers=headers)

@@ -83,7 +83,7 @@ async def erase(command: Erase, caller: Caller, ledger: Ledger, noted: Noted) ->
     if account is not None:
         repeats.check_version(account, command.version)
         await admins.leave(account, caller, ledger, last_too=command.subject_id is not None)
-    known = None if account is None else await known_by.of(account, await held.of(account, ledger), ledger)
+    known = None if account is None else await known_by.of(account, await held.of(account, ledger), caller, ledger)
     erases = [subject_id, *([] if known is None else known.buyers)]
     erasure, *others = [await _erasure(each, caller.tenant_id, ledger) for each in erases]
     for each in erases:

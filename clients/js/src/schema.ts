@@ -765,8 +765,8 @@ export interface paths {
          * @description All data held of a person: the account, its sessions, open invitations to it, the transactions and refunds of which the
          *     person is buyer or affiliate, then those under a buyer's reference that is an address of the account's, present or former,
          *     and the security events that are about the account or that it caused, the last first. What an erasure takes is in it. For
-         *     oneself, or for admins of anybody of the tenant. Of any length: it is sent while it is read. That it was asked for is
-         *     recorded first.
+         *     oneself, under addresses that were verified, or for admins of anybody of the tenant. Of any length: it is sent while it is
+         *     read. That it was asked for is recorded first.
          */
         get: operations["exportUser"];
         put?: never;
