@@ -125,7 +125,10 @@ async def record(command: Record, caller: Caller, ledger: Ledger) -> Receipt[tra
     sold = await _products(command.lines, caller.tenant_id, ledger)
     wanted = [_wanted(line, product, index, command.sets_prices) for index, (line, product) in enumerate(sold)]
     await _check_accounts(command, caller, ledger)
-    buyer_ref, subject_id = await _buyer(command.buyer_ref, caller.tenant_id, ledger)
+    buyer = await _buyer(command.buyer_ref, transactions.Transaction, caller, ledger)
+    if isinstance(buyer, Receipt):
+        return buyer
+    buyer_ref, subject_id = buyer
     transaction = transactions.record(
         id=ids.new_id(),
         tenant_id=caller.tenant_id,
@@ -168,7 +171,10 @@ async def record_refund(command: RecordRefund, caller: Caller, ledger: Ledger) -
     """Raises ExternalIdTaken and what `transactions.record_refund` raises."""
     transactions.check_count(command.lines)
     known = await _find(command.lines, caller.tenant_id, ledger)
-    buyer_ref, subject_id = await _buyer(command.buyer_ref, caller.tenant_id, ledger)
+    buyer = await _buyer(command.buyer_ref, transactions.Refund, caller, ledger)
+    if isinstance(buyer, Receipt):
+        return buyer
+    buyer_ref, subject_id = buyer
     made = transactions.record_refund(
         id=ids.new_id(),
         tenant_id=caller.tenant_id,
@@ -264,9 +270,19 @@ async def _check_accounts(command: Record, caller: Caller, ledger: Ledger) -> No
             raise AccountUnknown(id, field)
 
 
-async def _buyer(ref: str | None, tenant_id: UUID, ledger: Ledger) -> tuple[str, UUID] | tuple[None, None]:
-    """The reference as it is kept, and its subject."""
+async def _buyer(
+    ref: str | None, cls: type[A], caller: Caller, ledger: Ledger
+) -> tuple[str, UUID] | tuple[None, None] | Receipt[A]:
+    """The reference as it is kept, and its subject; or what became of the command before.
+
+    A repeat of a sale whose buyer was erased since finds nobody under the reference, and must not make somebody who has nothing. So
+    whoever is about to make one looks first; who finds the buyer there, or sent no key, pays nothing for that.
+    """
     if ref is None:
         return None, None
     checked = transactions.checked_buyer_ref(ref)
-    return checked, await ledger.subject(tenant_id, BUYER, checked)
+    known = await ledger.known_subject(caller.tenant_id, BUYER, checked)
+    if known is not None:
+        return checked, known
+    first = await ledger.recall(cls, caller) if caller.fingerprint else None
+    return first or (checked, await ledger.subject(caller.tenant_id, BUYER, checked))

@@ -45,10 +45,10 @@ class StockedLedger(Ledger):
             return await super().load_by(cls, tenant_id, kind, keys)
         return cast("dict[str, A]", {key: self._products[key] for key in keys})
 
-    async def subject(self, tenant_id: UUID, kind: str, ref: str) -> UUID:
+    async def known_subject(self, tenant_id: UUID, kind: str, ref: str) -> UUID | None:
         """As in Ledger."""
         at_hand = self._buyers.get(ref) if kind == BUYER else None
-        return at_hand if at_hand is not None else await super().subject(tenant_id, kind, ref)
+        return at_hand if at_hand is not None else await super().known_subject(tenant_id, kind, ref)
 
 
 T = TypeVar("T")

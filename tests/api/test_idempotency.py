@@ -8,7 +8,7 @@ import httpx
 import psycopg
 import pytest
 
-from ledger import errors, ids
+from ledger import codec, errors, ids
 from tests.api.house import PASSWORD, House, Served
 from tests.world import World
 
@@ -184,3 +184,54 @@ async def test_what_is_kept_of_a_command_lets_nobody_try_passwords(served: Serve
     assert [len(each) for each in kept] == [32]
     assert kept != [hashlib.sha256(asked).digest()]
     assert kept == [world.ledger.keyring.master.fingerprint(asked)]
+
+
+def subjects(world: World, house: House) -> tuple[object, ...]:
+    """How many persons the tenant knows, and how many keys of persons."""
+    of = "SELECT count(*) FROM ledger.{} WHERE tenant_id = %(tenant)s"
+    query = f"SELECT ({of.format('subjects')}), ({of.format('subject_keys')})"
+    with psycopg.connect(world.database.owner_url) as owner:
+        (found,) = owner.execute(query.encode(), {"tenant": house.id}).fetchall()
+    return found
+
+
+async def test_a_repeat_of_an_erased_buyers_sale_makes_nobody_known_again(
+    served: Served, a: House, world: World
+) -> None:
+    """The reference of somebody who was forgotten would lead to a row and a key again, of which no erasure is asked for."""
+    await a.lists()
+    body, headers = {"lines": [{"sku": "MUG", "quantity": 1}], "buyer_ref": "ann@example.com"}, {"Idempotency-Key": "k"}
+    first = await served.post(a.admin, "/transactions", body, headers=headers)
+    assert first.status_code == 201
+    assert (await served.post(a.admin, "/buyers/erasure", {"buyer_ref": "ann@example.com"})).status_code == 200
+    before = subjects(world, a)
+    again = await served.post(a.admin, "/transactions", body, headers=headers)
+    assert (again.status_code, again.json()["data"]["id"]) == (201, first.json()["data"]["id"])
+    assert again.json()["data"]["buyer_ref"] == codec.ERASED
+    assert subjects(world, a) == before
+    other = await served.post(a.admin, "/transactions", {**body, "buyer_ref": "bob@example.com"}, headers=headers)
+    assert (other.status_code, other.json()["type"]) == (422, "urn:bitnexus:problem:idempotency-key-reused")
+    assert subjects(world, a) == before
+    new = await served.post(a.admin, "/transactions", body, headers={"Idempotency-Key": "another"})
+    assert (new.status_code, new.json()["data"]["buyer_ref"]) == (201, "ann@example.com")
+    assert subjects(world, a) == tuple(int(str(each)) + 1 for each in before)
+
+
+async def test_a_sale_to_a_buyer_who_is_known_is_not_looked_up_before(
+    served: Served, a: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be a round trip more for every sale."""
+    await a.lists()
+    body = {"lines": [{"sku": "MUG", "quantity": 1}]}
+    recall, asked = served.parts.ledger.recall, []
+
+    async def counted(*arguments: Any) -> Any:
+        asked.append(arguments)
+        return await recall(*arguments)
+
+    monkeypatch.setattr(served.parts.ledger, "recall", counted)
+    new, known, without_key, nobody = ("1", "ann"), ("2", "ann"), (None, "bob"), ("3", None)
+    for (key, ref), looks in ((new, 1), (known, 1), (without_key, 1), (nobody, 1)):
+        headers = {} if key is None else {"Idempotency-Key": key}
+        made = await served.post(a.admin, "/transactions", {**body, "buyer_ref": ref}, headers=headers)
+        assert (made.status_code, len(asked)) == (201, looks)

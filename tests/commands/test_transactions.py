@@ -109,6 +109,17 @@ async def test_a_buyer_is_the_same_however_the_reference_is_written(world: World
     assert subjects == {refunded.aggregate.buyer_subject_id}
 
 
+async def test_a_repeated_refund_of_somebody_who_was_erased_makes_nobody_known(world: World, tenant_id: UUID) -> None:
+    """Who was forgotten would be known again, without anything that anybody would ask to have erased."""
+    asks = caller(tenant_id, fingerprint=b"of the request")
+    command = unmatched(buyer_ref="17850")
+    first = await transactions.record_refund(command, asks, world.ledger)
+    await privacy.erase(privacy.Erase(buyer_ref="17850"), caller(tenant_id), world.ledger, privacy.noted_nowhere)
+    again = await transactions.record_refund(command, asks, world.ledger)
+    assert (again.replayed, again.aggregate.id, again.position) == (True, first.aggregate.id, first.position)
+    assert await world.ledger.known_subject(tenant_id, transactions.BUYER, "17850") is None
+
+
 async def test_a_sku_is_found_with_blanks_around_it(world: World, tenant_id: UUID) -> None:
     product_id = await list_mug(world, tenant_id)
     blank = [transactions.LineOrdered(sku=" MUG ", quantity=1, unit_price=Decimal("9.00"))]
