@@ -77,6 +77,8 @@ async def erase(command: Erase, caller: Caller, ledger: Ledger, noted: Noted) ->
     `checked_buyer_ref` raises, LastAdmin, NotNoted, VersionConflict.
     """
     subject_id = await _subject(command, caller.tenant_id, ledger)
+    # Before the account: an address that it gets meanwhile would stay reserved, and what is known under it.
+    since = await sessions.fenced(subject_id, caller.tenant_id, ledger)
     account = await _account(subject_id, caller.tenant_id, ledger)
     if account is None and command.account_id is not None:
         raise errors.NotFound(accounts.Account.TOPIC, subject_id)
@@ -90,7 +92,7 @@ async def erase(command: Erase, caller: Caller, ledger: Ledger, noted: Noted) ->
         await noted(caller.tenant_id, each)
     if account is None or known is None:
         return await ledger.append(caller, erasure, erases=erases)
-    ended = await sessions.ending_all(account.id, caller.tenant_id, "erased", ledger)
+    ended = await sessions.ending_all(account.id, caller.tenant_id, "erased", ledger, since=since)
     invited = await invitations.forgetting(known.addresses, caller.tenant_id, ledger)
     return await sessions.append(
         ended,

@@ -1,4 +1,13 @@
-"""A person's address: shown to be theirs, and changed to another one."""
+"""A person's address: shown to be theirs, and changed to another one.
+
+Who asks for a mail changes nothing of the account: there is no event, and so no version that an append could hold to the one that
+was named (`If-Match`). It is compared as the account is loaded, and from then on
+
+- a question to another address is refused if all sessions were ended meanwhile (another password, role, deactivation, erasure) or
+  the account got another address: the fence, read before the account, has moved (commands/sessions);
+- a token to verify an address is good for that address alone (`mailed.to_address`);
+- whatever else was changed, such as the name, stays as it was changed: the answer is decided upon the account as it is then.
+"""
 
 from uuid import UUID
 
@@ -65,9 +74,10 @@ async def ask_change(
 
     Raises PasswordWrong, EmailInvalid, MailedTooOften, HashingOverloaded, NotFound, VersionConflict.
     """
+    # Before account and password are looked at.
+    fenced = await sessions.fenced(command.account_id, caller.tenant_id, ledger)
     account = await ledger.load(accounts.Account, caller.tenant_id, command.account_id)
     repeats.check_version(account, command.version)
-    fenced = await sessions.fenced(account.id, caller.tenant_id, ledger)  # before the password is looked at
     await password.check_current(account, command.current_password, ledger, passwords)
     email = accounts.written_email(command.email)
     if left := await mailed.wait(account.tenant_id, account.id, Purpose.CHANGE, ledger):
@@ -84,7 +94,8 @@ async def ask_change(
 @repeatable(accounts.Account)
 async def change(command: Confirm, caller: Caller, ledger: Ledger) -> Receipt[accounts.Account]:
     """The account has the address to which the token was mailed, and the old one is free, in one transaction. A notice goes to
-    the old one; other sessions go on. `caller.tenant_id` is the token's.
+    the old one; other sessions go on, but who was asking for another address meanwhile, or erasing the person, decides again.
+    `caller.tenant_id` is the token's.
 
     Raises MailedTokenInvalid, EmailTaken, AccountDeactivated.
     """
@@ -103,7 +114,7 @@ async def change(command: Confirm, caller: Caller, ledger: Ledger) -> Receipt[ac
     ]
     try:
         return await sessions.append(  # refused if the person was erased meanwhile: the address would be taken for ever
-            fenced,
+            sessions.moved(account.id, fenced),
             caller,
             ledger,
             account,

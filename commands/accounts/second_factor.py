@@ -143,11 +143,14 @@ _PENDING = msgspec.json.Decoder(Pending)
 
 
 async def enrol(command: Enrol, issuer: str, caller: Caller, ledger: Ledger, passwords: Passwords) -> Enrolment:
-    """Nothing counts until it is confirmed; asked again the one before is forgotten.
+    """Nothing counts until it is confirmed; asked again the one before is forgotten. As there is no event, the version is compared
+    as the account is loaded: what is begun is refused if the fence moved since (commands/accounts/email.py), cannot be confirmed
+    if there is another second factor than then, and undoes nothing else that was changed.
 
     Raises PasswordWrong, CodeNeeded, HashingOverloaded, NotFound, VersionConflict and what `check` raises.
     """
-    before = await sessions.fence(command.account_id, caller.tenant_id, ledger)  # before the password is looked at
+    # Before account and password are looked at.
+    before = await sessions.fence(command.account_id, caller.tenant_id, ledger)
     account = await ledger.load(accounts.Account, caller.tenant_id, command.account_id)
     repeats.check_version(account, command.version)
     await password.check_current(account, command.current_password, ledger, passwords)

@@ -17,7 +17,7 @@ from ledger.store import A, Claim, Ledger, Receipt, Secret
 REFRESH = "refresh token"
 """The kind of reservation whose owner says which of a session's refresh tokens is good; its key is the session."""
 FENCE = "sessions"
-"""The kind of reservation whose owner changes whenever all sessions of an account, its key, are ended."""
+"""The kind of reservation whose owner changes whenever all sessions of an account, its key, are ended, or it gets another address."""
 LAST = "last session"
 """The kind of reservation whose owner is the session of an account, its key, that was begun last."""
 SESSIONS_MAX = 50
@@ -58,6 +58,12 @@ def unmoved(account_id: UUID, before: UUID | None) -> Ending:
     """As `fenced`, for who knows the fence as it was when the password was looked at."""
     same = Claim(FENCE, str(account_id), before or account_id)
     return Ending(sessions=[], claims=[same], releases=[] if before is None else [same], secrets=[], revokes=[])
+
+
+def moved(account_id: UUID, since: Ending) -> Ending:
+    """Ends none either, and refuses the append of whoever read the fence before: for a command after which others that are under way
+    would stand on what is no more. `since`: what was `fenced`."""
+    return msgspec.structs.replace(since, claims=[Claim(FENCE, str(account_id), ids.new_id())])
 
 
 async def last_begun(account_id: UUID, tenant_id: UUID, ledger: Ledger) -> UUID | None:
