@@ -128,3 +128,22 @@ async def test_a_reader_that_is_slow_and_steady_is_kept(opened: Opened) -> None:
             opened.ends.waiting = wire.DRAINED_BYTES - 1
     opened.ends.waiting = wire.DRAINED_BYTES + 1
     assert False in [opened.write(b"x") for _ in range(wire.WAITING_FRAMES_MAX + 1)]
+
+
+async def test_a_wire_says_that_something_waits_until_all_of_it_has_left(opened: Opened) -> None:
+    """Whoever is not said to wait keeps what was written of somebody who is erased then, and reads it whenever they like."""
+
+    def waits() -> bool:
+        return opened.waits
+
+    assert not waits()
+    assert opened.write(wire.framed(b"told"))
+    assert waits()
+    opened.ends.waiting = 1
+    assert waits()
+    opened.ends.waiting = 0
+    assert not waits()
+    opened.data_received(sent(Opcode.PING, b"also what uvicorn writes"))
+    assert waits()
+    opened.hang_up(1001, "no more")
+    assert not waits()  # it goes with the connection, which is cut in 5 s
