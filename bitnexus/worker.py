@@ -14,16 +14,20 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 
+import psycopg
+import psycopg_pool
 import uvloop
 
 from bitnexus import installation, logs, orders, serve
 from bitnexus.installation import Installation
 
+_DATABASE_GONE = (psycopg.OperationalError, psycopg_pool.PoolTimeout)
+
 _log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """Ends with 0 after a stop."""
+    """Ends with 0 after a stop, and with 1 after a failure, which it logs."""
     # The parent speaks for a terminal's Ctrl-C; until the server has its handlers, a stop ends us as it is.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     listener = socket.socket(fileno=int(sys.argv[1]))
@@ -32,8 +36,16 @@ def main() -> None:
     logs.configure(told.settings.log_level)
     master = installation.key(told.settings)
     assert master is not None  # the parent started with it
-    with suppress(asyncio.CancelledError):  # stopped before it was ready
-        uvloop.run(_serve(Installation(told.app_url, master), told, listener, control))
+    try:
+        with suppress(asyncio.CancelledError):  # stopped before it was ready
+            uvloop.run(_serve(Installation(told.app_url, master), told, listener, control))
+    except _DATABASE_GONE as error:
+        _log.error("The worker cannot start, the database does not answer: %s", str(error).strip())
+        sys.exit(1)
+    except Exception:  # noqa: BLE001  the edge of the process
+        # Python's own way of telling it would be a traceback with whatever the message quotes, which logs.py takes out.
+        _log.exception("The worker ends")
+        sys.exit(1)
 
 
 async def _serve(base: Installation, told: orders.Orders, listener: socket.socket, control: socket.socket) -> None:
