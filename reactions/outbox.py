@@ -52,7 +52,9 @@ class Waiting(NamedTuple):
 
 
 Do = Callable[[Waiting], Awaitable[None]]
-"""Raises NeverPossible, TriedInVain; anything else is a bug, and tried again."""
+"""Raises NeverPossible, TriedInVain, and what the database raises that is away; anything else is a bug, and tried again."""
+
+_AWAY = (psycopg.OperationalError, psycopg.InterfaceError, psycopg_pool.PoolTimeout, psycopg_pool.PoolClosed)
 
 
 async def look(pool: Pool, doers: Mapping[str, Do]) -> int:
@@ -118,6 +120,9 @@ async def _done(waiting: Waiting, doers: Mapping[str, Do]) -> bool:
         _log.error("A %s of tenant %s is given up: %s", what, waiting.tenant_id, error)
     except (TriedInVain, TimeoutError) as error:
         return _given_up(waiting, what, str(error) or f"it took more than {TRY_S_MAX} s")
+    except _AWAY as error:  # nothing of the work's: it is not given up for that, whichever try it was
+        _log.warning("A %s of tenant %s waits, the database is away: %s", what, waiting.tenant_id, str(error).strip())
+        return False
     except Exception:  # noqa: BLE001  the edge of a supervised task
         _log.exception("A %s of tenant %s failed", what, waiting.tenant_id)
         return _given_up(waiting, what, "it failed")

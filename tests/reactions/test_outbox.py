@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
+import psycopg_pool
 import pytest
 import pytest_asyncio
 from aiosmtpd.controller import Controller
@@ -109,6 +110,22 @@ async def test_what_always_fails_is_given_up_and_the_log_names_nobody(
     assert [each.levelno for each in caplog.records].count(logging.ERROR) == 1
     for personal in ("xample.com", "Archer"):
         assert personal not in caplog.text
+
+
+async def test_a_mail_is_not_given_up_because_the_database_was_away(
+    world: World, ann: domain_accounts.Account, mailbox: Mailbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It would never arrive, though nobody refused it; and the log would show a bug where there is none."""
+    for _ in range(outbox.TRIES_MAX - 1):
+        mailbox.refuse = [outbox.TriedInVain("it is away")]
+        assert await mailbox.fetch() == []
+        due_again(world)
+    mailbox.refuse = [psycopg.errors.AdminShutdown("terminating connection"), psycopg_pool.PoolTimeout("none is free")]
+    for _ in range(2):
+        assert await mailbox.fetch() == []
+        due_again(world)
+    assert [each for each in caplog.records if each.levelno >= logging.ERROR] == []
+    assert len(await mailbox.fetch()) == 1
 
 
 async def test_what_can_never_be_sent_is_given_up_at_once(
