@@ -51,7 +51,7 @@ def with_process(
     """What `work` gives back, done with the parts of a process on the installation of these settings."""
 
     async def opened(base: installation.Installation) -> T:
-        async with process.running(base, projecting=projecting) as parts:
+        async with process.running(base, projecting=projecting, hashing=settings.hashing) as parts:
             collecting.seldom()
             return await work(parts)
 

@@ -72,14 +72,14 @@ def demo(arguments: Namespace, settings: Settings, output: Output) -> int:
     logs.configure(_quieter(settings.log_level))
     if arguments.no_serve:
         with installation.opened(settings, output.say) as base:
-            made = _prepare(base, output)
+            made = _prepare(base, settings, output)
         output.result(_document(made, None), *_shown(made, None))
         return cli.GOOD
     with (
         listening.bind(arguments.host, arguments.port) as listener,
         installation.opened(settings, output.say, keep=True) as base,
     ):
-        made = _prepare(base, output)
+        made = _prepare(base, settings, output)
         url = listening.url(listener)
 
         def ready() -> None:
@@ -95,9 +95,9 @@ def _quieter(level: str) -> str:
     return "warning" if level == "info" else level
 
 
-def _prepare(base: Installation, output: Output) -> showcase.Demo:
+def _prepare(base: Installation, settings: Settings, output: Output) -> showcase.Demo:
     async def work() -> showcase.Demo:
-        async with process.running(base, projecting=False) as parts:
+        async with process.running(base, projecting=False, hashing=settings.hashing) as parts:
             with output.progress() as bars:
                 return await showcase.prepare(parts, bars.move)
 

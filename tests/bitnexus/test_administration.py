@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from tests.bitnexus import commandline
@@ -49,3 +50,13 @@ def test_the_first_super_admin_is_made_at_the_database(bitnexus: CommandLine) ->
     made = bitnexus.good(*words)
     assert (made["tenant"], made["new_account"]) == ("platform", True)
     assert bitnexus.good(*words)["new_account"] is False
+
+
+def test_a_password_given_on_the_command_line_costs_what_the_settings_say(database: Database) -> None:
+    """An admin's would be the cheapest to guess after it was raised, and take memory that is not there after it was lowered."""
+    create_shop(commandline.on(database, BITNEXUS_ARGON2="m=19456,t=1,p=1"))
+    with psycopg.connect(database.owner_url) as owner:
+        hashes = [
+            bytes(value) for (value,) in owner.execute("SELECT value FROM ledger.secrets WHERE kind = 'password'")
+        ]
+    assert [each.rpartition(b"$")[0].rpartition(b"$")[0] for each in hashes] == [b"$argon2id$v=19$m=19456,t=1,p=1"]
