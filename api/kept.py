@@ -7,7 +7,8 @@ invalidated, whoever projects, on whichever node:
 
 1. An entry belongs to one version of one row of one tenant: its key is (view, tenant, id), and its stamp the generation and
    the transaction that wrote that version. Every change of a row, by events, by an erasure, by `projections retry`, by a
-   rebuild, is another transaction's or another generation's.
+   rebuild, is another transaction's or another generation's. After a crash of the database a transaction may get the id of one
+   that the crash took: a stamp ends with the connection that gave it (`rows.Stamp`).
 2. An answer is made of an entry only if the row had the entry's stamp in a snapshot taken after the request came. So it
    never shows less than the view showed at that moment to anybody, and what X-Position asked for is checked against the
    view's position in the same snapshot.

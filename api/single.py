@@ -62,8 +62,8 @@ def _listed(reader: Reader, resource: Resource, row: rows.PageRow) -> bytes:
     columns = row.columns
     key = kept.key(resource.view, reader.tenant_id, columns[0].int)
     entry = reader.parts.kept.get(key)
-    if entry is None or entry.stamp != row[:2]:
-        entry = _rendered(resource, rows.Stamp(row.generation, bytes(row.transaction)), columns)
+    if entry is None or entry.stamp != row[:3]:
+        entry = _rendered(resource, rows.Stamp(row.generation, bytes(row.transaction), row.era), columns)
         reader.parts.kept.put(key, entry)
     return _filled(entry.pieces, [*(columns[each] for each in resource.personal), reader.shown(columns[-1])])
 

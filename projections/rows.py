@@ -5,6 +5,7 @@ columns. So what was kept is used only if the database said, in a snapshot taken
 """
 
 import asyncio
+import itertools
 from collections import deque
 from collections.abc import Awaitable, Sequence
 from functools import partial
@@ -44,13 +45,20 @@ _PAGE_FIXED = 4
 
 
 class Stamp(NamedTuple):
-    """Which version of a row it is. No two versions of a row have the same one: every change of a row is another transaction's."""
+    """Which version of a row it is. No two versions of a row have the same one: every change of a row is another transaction's.
+
+    That is so for as long as the database lives. Projectors' commits do not wait for the disk: a crash takes the last ones, and
+    gives the ids of these transactions to others. So a stamp is good in its era alone, which ends with the connection.
+    """
 
     generation: int
     transaction: bytes  # its id, of 32 bits
+    era: int
 
 
-NO_STAMP = Stamp(0, bytes(4))
+NO_STAMP = Stamp(0, bytes(4), 0)
+_ERAS = itertools.count(1)
+"""Of all connections: what was read of a replica is of another era than what was read of the primary."""
 
 
 class Row(NamedTuple):
@@ -79,6 +87,7 @@ class PageRow(NamedTuple):
 
     generation: int
     transaction: bytes
+    era: int
     columns: tuple[Any, ...]
 
 
@@ -108,7 +117,10 @@ class Rows:
     """
 
     def __init__(self, connect: lane.Connect, recovery_s_max: float = RECOVERY_S_MAX) -> None:
-        self._lane = lane.Lane(connect, STATEMENTS, lock_timeout_ms=0, recovery_s_max=recovery_s_max)
+        self._lane = lane.Lane(
+            connect, STATEMENTS, lock_timeout_ms=0, recovery_s_max=recovery_s_max, recovered=self._recovered
+        )
+        self._era = next(_ERAS)
         self._asked: dict[str, deque[_Ask]] = {view: deque() for view in VIEWS}
         self._in_flight = dict.fromkeys(VIEWS, 0)
         self._scheduled: set[str] = set()
@@ -147,7 +159,7 @@ class Rows:
             raise psycopg.OperationalError(str(error)) from error
         found = _loaded(result)
         position, parked = found[0][:2] if found else (0, 0)
-        rows = [PageRow(row[2], row[3], row[_PAGE_FIXED:]) for row in found[:limit] if row[3] is not None]
+        rows = [PageRow(row[2], row[3], self._era, row[_PAGE_FIXED:]) for row in found[:limit] if row[3] is not None]
         following: UUID | None = rows[-1].columns[0] if len(found) > limit else None
         return reading.Page(rows, following, position, parked)
 
@@ -162,25 +174,35 @@ class Rows:
         self._scheduled.discard(view)
         self._called_at[view] = asyncio.get_running_loop().time()
         waiting = self._asked[view]
-        asks = [waiting.popleft() for _ in range(min(len(waiting), ROWS_PER_CALL_MAX))]
+        asks = [self._of_now(waiting.popleft()) for _ in range(min(len(waiting), ROWS_PER_CALL_MAX))]
         asks.sort(key=lambda ask: ask.tenant_id.int)
         self._in_flight[view] += 1
         answer = self._lane.call(view, _packed(asks))
-        answer.add_done_callback(partial(self._answered, view, asks))
+        answer.add_done_callback(partial(self._answered, view, asks, self._era))
         self._schedule(view)
 
-    def _answered(self, view: str, asks: list[_Ask], answer: "asyncio.Future[PGresult]") -> None:
+    def _of_now(self, ask: _Ask) -> _Ask:
+        """What is known from an era that has ended is not known."""
+        return ask if ask.known.era == self._era else ask._replace(known=NO_STAMP)
+
+    def _recovered(self) -> None:
+        self._era = next(_ERAS)
+
+    def _answered(self, view: str, asks: list[_Ask], era: int, answer: "asyncio.Future[PGresult]") -> None:
         self._in_flight[view] -= 1
         self._schedule(view)
         try:
-            found = _read(asks, answer.result())
+            found = _read(asks, answer.result(), self._era)
         except asyncio.CancelledError:
             _refuse(asks, psycopg.OperationalError("the process is closing"))
         except (lane.Lost, psycopg.Error) as error:
             _refuse(asks, psycopg.OperationalError(str(error)) if isinstance(error, lane.Lost) else error)
         else:
             for ask, each in zip(asks, found, strict=True):
-                if not ask.answer.done():
+                if era != self._era and ask.known is not NO_STAMP:  # the lane sent the question again, with old stamps
+                    self._asked[view].append(ask)
+                    self._schedule(view)
+                elif not ask.answer.done():
                     ask.answer.set_result(each)
 
 
@@ -204,13 +226,13 @@ def _packed(asks: Sequence[_Ask]) -> list[bytes]:
     return [each.data for each in packed]
 
 
-def _read(asks: Sequence[_Ask], result: PGresult) -> list[Found]:
+def _read(asks: Sequence[_Ask], result: PGresult, era: int) -> list[Found]:
     found = [NOTHING] * len(asks)
     for columns in _loaded(result):
         wanted, position, parked, generation, transaction, version = columns[:_FIXED]
         row = None
         if transaction is not None:
-            stamp = Stamp(generation, bytes(transaction))
+            stamp = Stamp(generation, bytes(transaction), era)
             row = Row(stamp, version, columns[_FIXED:], stamp == asks[wanted - 1].known)
         found[wanted - 1] = Found(row, position, parked)
     return found

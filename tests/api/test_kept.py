@@ -74,7 +74,7 @@ async def test_nothing_of_a_person_is_ever_in_the_cache(served: Served, a: House
 
 
 def rendered(length: int) -> kept.Rendered:
-    return kept.Rendered(rows.Stamp(1, b"\0\0\0\1"), [b"x" * length], None)
+    return kept.Rendered(rows.Stamp(1, b"\0\0\0\1", 1), [b"x" * length], None)
 
 
 def test_the_bytes_are_bounded_and_the_least_recently_used_go_first() -> None:
