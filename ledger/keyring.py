@@ -33,6 +33,10 @@ LOOK_S = 0.5
 REMEMBERED_MAX = 100_000
 """Erased subjects that are remembered here, so that a query that was under way does not bring a key back."""
 ERASED_PER_LOOK_MAX = 10_000
+IDS_REUSED_MAX = 1_000_000
+"""A crash of the database takes the last transactions of those that did not wait for the disk, as projectors', and gives their ids
+again: what is erased then may lie below what was read before. They are no more than fit into the buffers of the log: of its
+default 8 MiB (256 MiB of shared buffers), some 250,000."""
 
 
 class Cipher(Protocol):
@@ -296,7 +300,7 @@ class Watcher:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def look(self, connection: Connection) -> None:
-        """What was erased since the last look is dropped when this returns. One that fails goes on the next time where it was."""
+        """What was erased since the last look is dropped when this returns. One that took too long goes on the next time where it was."""
         begun_at = time.monotonic()
         if self._read_to is None:  # nothing that was erased before now can be in a keyring that is empty now
             row = await (await connection.execute(NOW)).fetchone()
@@ -315,6 +319,12 @@ class Watcher:
         self._looking = None
         self._keyring.looked(begun_at)
 
+    def _lost(self) -> None:
+        """The connection is gone, perhaps with the database: the next look begins where no id is given again."""
+        if self._read_to is not None:
+            self._read_to = (str(max(0, int(self._read_to[0]) - IDS_REUSED_MAX)), _NIL, _NIL)
+        self._looking = None
+
     async def _run(self, connection: Connection) -> None:
         while True:
             try:
@@ -325,6 +335,8 @@ class Watcher:
                             await self.look(connection)
             except (psycopg.Error, TimeoutError) as error:
                 _log.warning("What was erased could not be read, keys are forgotten meanwhile: %s", str(error).strip())
+                if self._looking is None or isinstance(error, psycopg.Error):  # else it only took long, and goes on
+                    self._lost()
             self._keyring.drop_stale()
             await asyncio.sleep(LOOK_S)
             with suppress(psycopg.OperationalError):  # tried again: a closed connection ends the look at once

@@ -21,6 +21,12 @@ ANN = accounts.Register(email="ann@example.com", name="Ann", password="correct h
 PATIENCE_S = 20.0
 ERASED = "INSERT INTO ledger.erased_subjects (tenant_id, subject_id) VALUES (%s, %s)"
 
+ERASED_BEFORE = (
+    "INSERT INTO ledger.erased_subjects (tenant_id, subject_id, erased_in)"
+    " VALUES (%s, %s, greatest(3, pg_current_xact_id()::text::bigint - 10000)::text::xid8)"
+)
+CUT = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+
 
 class Clock:
     """Time as the keyring sees it, moved by the test."""
@@ -144,6 +150,24 @@ async def test_a_process_whose_connections_are_cut_forgets_its_keys(
         await erase(world, tenant_id, ann)
         async with asyncio.timeout(PATIENCE_S):
             while (tenant_id.int, ann.int) not in keyring._erased:  # noqa: ASYNC110  it looks again, from where it stopped
+                await asyncio.sleep(0.05)
+    finally:
+        await watcher.close()
+
+
+async def test_an_erasure_right_after_a_crash_is_seen_though_its_transaction_has_an_id_of_before(
+    world: World, tenant_id: UUID, ann: UUID, projector: AsyncConnection[TupleRow]
+) -> None:
+    """The ids of projectors' last transactions, which a crash takes, are given again: the person would be readable until a restart."""
+    keyring, watcher = other_process(world)
+    await watcher.start()
+    try:
+        await keyring.find(projector, tenant_id, [ann])
+        with psycopg.connect(world.database.owner_url, autocommit=True) as owner:
+            owner.execute(CUT)
+            owner.execute(ERASED_BEFORE, [tenant_id, ann])
+        async with asyncio.timeout(PATIENCE_S):
+            while (tenant_id.int, ann.int) not in keyring._erased:  # noqa: ASYNC110  it connects anew, and looks
                 await asyncio.sleep(0.05)
     finally:
         await watcher.close()
