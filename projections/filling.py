@@ -14,8 +14,10 @@ from typing import Any, LiteralString
 from uuid import UUID
 
 import msgspec
+from eventsourcing.utils import get_topic
 from psycopg.types.json import Jsonb
 
+from domain.privacy import Erasure
 from projections import batches, columns, comparison, failures, generations, parking, positions, stream, switching
 from projections.rebuild import Job
 from projections.view import View
@@ -26,6 +28,9 @@ JOIN_EVENTS_MAX = 200
 """What is left for the moment in which the feeding of the tenant's view is held: some 20 ms."""
 PAUSE_S_MAX = 5.0
 """Between two attempts at an event."""
+ERASURES_S_MAX = 10.0
+"""For the views to come to erasures that are recorded. It takes them milliseconds; longer, and they are behind or stand still."""
+ERASURES_LOOK_S = 0.25
 
 MOVE: LiteralString = """
 UPDATE views.positions
@@ -49,6 +54,10 @@ FAIL: LiteralString = """
 UPDATE views.rebuilds SET error = %(error)s, holder = NULL
 WHERE tenant_id = %(tenant)s AND view = %(view)s AND generation = %(generation)s AND token = %(token)s
 """
+ERASURE_AHEAD: LiteralString = """
+SELECT FROM ledger.events WHERE tenant_id = %(tenant)s AND position > %(position)s AND topic = %(topic)s LIMIT 1
+"""
+_ERASED = get_topic(Erasure.PersonErased)
 
 _log = logging.getLogger(__name__)
 
@@ -101,7 +110,7 @@ async def work(
 
 
 async def _end(connection: generations.Connection, view: View, job: Job) -> comparison.Comparison:
-    compared = await comparison.compare(connection, view, job.tenant_id)
+    compared = await _compared(connection, view, job.tenant_id)
     values = {**_key(job), "comparison": Jsonb(msgspec.to_builtins(compared))}
     async with connection.transaction():
         if await (await connection.execute(HELD, _key(job))).fetchone() is None:
@@ -109,6 +118,20 @@ async def _end(connection: generations.Connection, view: View, job: Job) -> comp
         if not job.compare_only:
             await switching.switch(connection, view, job.tenant_id, back=False)
         await connection.execute(FINISH, values)
+    return compared
+
+
+async def _compared(connection: generations.Connection, view: View, tenant_id: UUID) -> comparison.Comparison:
+    """Of a person whose erasure the views have yet to come to, the old rows still tell what the new ones were made without: that
+    is no difference, and is gone as soon as they have come to it."""
+    compared = await comparison.compare(connection, view, tenant_id)
+    until = time.monotonic() + ERASURES_S_MAX
+    while not compared.equal and time.monotonic() < until:
+        values = {"tenant": tenant_id, "position": compared.position, "topic": _ERASED}
+        if await (await connection.execute(ERASURE_AHEAD, values)).fetchone() is None:
+            break
+        await asyncio.sleep(ERASURES_LOOK_S)
+        compared = await comparison.compare(connection, view, tenant_id)
     return compared
 
 
