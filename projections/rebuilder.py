@@ -7,7 +7,7 @@ from uuid import UUID
 
 import psycopg
 
-from projections import comparison, cross_tenant, filling, positions, stream
+from projections import comparison, cross_tenant, failures, filling, positions, stream
 from projections.rebuild import Job
 from projections.view import View
 
@@ -70,7 +70,11 @@ class Rebuilder:
                 _log.error("The rebuild of %s of tenant %s ended: %s", job.view, job.tenant_id, error)
                 return
             except Exception as error:  # noqa: BLE001  the edge of a supervised task
-                _log.exception("The rebuild of %s of tenant %s failed", job.view, job.tenant_id, exc_info=error)
+                if failures.is_lost(error):
+                    text = "The rebuild of %s of tenant %s lost the database, trying again: %s"
+                    _log.warning(text, job.view, job.tenant_id, str(error).strip())
+                else:
+                    _log.exception("The rebuild of %s of tenant %s failed", job.view, job.tenant_id, exc_info=error)
                 await asyncio.sleep(RETRY_S)
                 continue
             if compared is not None:
