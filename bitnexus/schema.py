@@ -7,7 +7,7 @@ the owner's password starts all the same once `bitnexus migrate` has been run.
 from typing import NamedTuple
 
 import psycopg
-from psycopg import conninfo
+from psycopg import conninfo, pq
 
 from bitnexus import database
 from ledger.keys import MasterKey
@@ -61,7 +61,8 @@ class NotMigrated(Exception):
 def ensure(owner_url: str | None, app_url: str, master: MasterKey) -> list[str]:
     """Migrations applied now; none if all was well.
 
-    Raises MasterKeyWrong, MasterKeyOrderWrong, NotMigrated, migrations.errors.MigrationError.
+    Raises MasterKeyWrong, MasterKeyOrderWrong, NotMigrated, migrations.errors.MigrationError, psycopg.OperationalError (the server
+    takes no connections).
     """
     found = _as_login(app_url)
     if found is not None:
@@ -70,11 +71,22 @@ def ensure(owner_url: str | None, app_url: str, master: MasterKey) -> list[str]:
             return []
     missing = None if found is None else found.missing
     if owner_url is None:
+        _check_there(app_url)
         raise NotMigrated(missing, "it was not given the owner's DATABASE_URL.", master.root_id)
     try:
         return migrate(owner_url, master)
     except errors.DatabaseUnreachable as error:
+        _check_there(app_url)
         raise NotMigrated(missing, str(error), master.root_id) from None
+
+
+def _check_there(app_url: str) -> None:
+    """A server that starts, stops or is away says nothing about what it holds, nor about the master key."""
+    parameters = {**conninfo.conninfo_to_dict(app_url), "connect_timeout": database.CONNECT_TIMEOUT_S}
+    found = pq.Ping(pq.PGconn.ping(conninfo.make_conninfo("", **parameters).encode()))
+    if found in (pq.Ping.REJECT, pq.Ping.NO_RESPONSE):
+        where = f"{parameters.get('host') or 'its socket'}, port {parameters.get('port') or 5432}"
+        raise psycopg.OperationalError(f"the server takes no connections now ({found.name}) at {where}")
 
 
 class _Found(NamedTuple):

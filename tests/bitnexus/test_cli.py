@@ -108,7 +108,7 @@ def test_a_program_gets_an_error_as_json(capsys: pytest.CaptureFixture[str]) -> 
 def test_a_database_that_is_not_there_is_said_so(capsys: pytest.CaptureFixture[str], file: Path) -> None:
     assert cli.main(["import", "retail", str(file), "--tenant", "shop"]) == 2
     said = capsys.readouterr().err
-    assert "The database is not ready" in said
+    assert "The database did not answer" in said
     assert "127.0.0.1" in said
 
 

@@ -1,5 +1,7 @@
 """Whether the database fits the process that starts on it."""
 
+from pathlib import Path
+
 import psycopg
 import pytest
 from psycopg import conninfo
@@ -54,6 +56,14 @@ def test_a_node_that_cannot_migrate_says_what_is_missing_and_who_can(database: D
     assert row is not None
     with pytest.raises(schema.NotMigrated, match=f"it lacks {row[0]},.*Run `bitnexus migrate`"):
         schema.ensure(None, database.app_url, MASTER)
+
+
+def test_a_server_that_is_away_is_not_taken_for_one_that_lacks_something(tmp_path: Path) -> None:
+    """Amid a restart somebody would be told to migrate, and that the master key may be the wrong one."""
+    away = f"postgresql://postgres@/postgres?host={tmp_path}"
+    for owner_url in (None, away):
+        with pytest.raises(psycopg.OperationalError, match="takes no connections now"):
+            schema.ensure(owner_url, away, MASTER)
 
 
 def test_a_node_does_not_need_to_be_the_owner_once_all_is_well(database: Database) -> None:
