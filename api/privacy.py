@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -137,7 +137,7 @@ class PrivacyController(Controller):
         head = await reader.head()
         account = await account_commands.show(user_id, reader.tenant_id, reader.parts.ledger)
         await exports.of_person(user_id, sender.caller, sender.ledger)
-        await reader.parts.reached.wait(reader.tenant_id, [transactions_view.NAME, refunds_view.NAME], head)
+        await _wait_until_shown(user_id, head, reader)
         more = await held.of(account, reader.parts.ledger)
         known = await known_by.of(account, more, sender.caller, reader.parts.ledger)
         exported = await _user(account, more, known.addresses, reader)
@@ -167,6 +167,20 @@ class BuyerController(Controller):
         receipt = await commands.erase(command, sender.caller, sender.ledger, sender.parts.noted)
         erased = BuyerErasure(subject_id=receipt.aggregate.subject_id, erased_at=receipt.aggregate.created_on)
         return answers.one(erased, sender.shown(receipt.position))
+
+
+async def _wait_until_shown(person: UUID, head: int, reader: Reader) -> None:
+    """Until the views that are exported are at `head`, asked of themselves: after a crash of the database they are not where they
+    were known to be. Raises ViewBehind, TooManyWaiters."""
+    pages: dict[str, Callable[..., Awaitable[reading.Page[Any]]]] = {
+        transactions_view.NAME: transactions_view.page,
+        refunds_view.NAME: refunds_view.page,
+    }
+    await reader.parts.reached.wait(reader.tenant_id, list(pages), head)
+    for view, page in pages.items():
+        async with reader.parts.pool.connection() as connection:
+            found = await page(connection, reader.tenant_id, before=None, limit=1, visible_to=person)
+        reader.parts.reached.check(reader.tenant_id, (view,), found.position, head)
 
 
 async def _user(account: accounts.Account, more: held.Held, addresses: Sequence[str], reader: Reader) -> ExportedUser:

@@ -18,8 +18,9 @@ from ledger.store import Claim, Ledger, Receipt, Secret
 
 _log = logging.getLogger(__name__)
 
-TRIES_MAX = 10
-"""Each that fails met another log-in of the same account; two passwords at a time are hashed in a process."""
+TRIES_MAX = 50
+"""Each that fails met another log-in of the same account that stands. Ten were not enough for some ten clients of one account who
+came back at once to several processes; two passwords at a time are hashed in a process, so that many more do not wait here."""
 
 
 class LoggedIn(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,6 +3,8 @@
 import asyncio
 import dataclasses
 
+import pytest
+
 from api.app import create_app
 from bitnexus import database as connections
 from projections.positions import Reached
@@ -93,6 +95,31 @@ async def test_a_database_that_came_back_from_an_earlier_moment_shows_nothing_ol
         behind = await waiting.get(a.admin, "/products", headers={"X-Position": str(head)})
         assert behind.status_code == 503
         assert reached.at(a.id, "products") == 0
+        free = asyncio.create_task(served.views_reach(a))
+    await free
+    await reached.close()
+
+
+@pytest.mark.parametrize("view", ["transactions", "refunds"])
+async def test_an_export_after_a_crash_waits_for_the_views_themselves(
+    served: Served, a: House, world: World, view: str
+) -> None:
+    """Or what a person is given would lack the last sales, and nothing would say so."""
+    reached = Reached(connections.connector(world.database.app_url, "projector"))
+    app = create_app(dataclasses.replace(served.parts, reached=reached))
+    waiting = Served(app, served.parts)
+    sale = await a.sells(await a.lists(), buyer=a.user)
+    await served.views_reach(a)
+    async with waiting.client, world.projector.connection() as connection, connection.transaction():
+        await connection.execute(
+            "SELECT FROM views.positions WHERE tenant_id = %s AND view = %s FOR UPDATE", (a.id, view)
+        )
+        await a.refunds(sale, 1)
+        for each in ("transactions", "refunds"):  # remembered from before the crash; the export itself records an event
+            reached.moved(a.id, each, (await a.ledger.head(a.id)).position + 10)
+        behind = await waiting.get(a.user, f"/users/{a.user.id}/export")
+        assert behind.status_code == 503
+        assert reached.at(a.id, view) == 0
         free = asyncio.create_task(served.views_reach(a))
     await free
     await reached.close()

@@ -265,6 +265,16 @@ async def test_first_log_ins_at_once_all_succeed(world: World, tenant_id: UUID) 
     await asyncio.gather(*(log_in(world, tenant_id) for _ in range(5)))
 
 
+async def test_thirty_clients_of_one_account_that_come_back_at_once_are_all_let_in(
+    world: World, tenant_id: UUID
+) -> None:
+    """After an outage, or when a tenant is no longer suspended: as from many processes, which hash beside each other."""
+    account = await registered(world, tenant_id)
+    before = await sessions.fence(account.id, tenant_id, world.ledger)
+    asked = [sessions.start(account, before, PHONE, caller(tenant_id), world.ledger) for _ in range(30)]
+    assert len({each.session.aggregate.id for each in await asyncio.gather(*asked)}) == 30
+
+
 async def test_every_log_in_is_a_session_of_its_own(world: World, tenant_id: UUID) -> None:
     """Nobody can give somebody else a session to log in to (session fixation)."""
     await registered(world, tenant_id)
