@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psycopg
 
-from bitnexus.embedded import Embedded
+from bitnexus.embedded import Embedded, cluster
 from tests.bitnexus import embedded_user
 from tests.bitnexus.commandline import CommandLine
 from tests.faults.room import FileLimit, SmallDisk
@@ -89,8 +89,9 @@ async def test_without_room_for_the_log_the_database_ends_and_loses_nothing(
     limit = FileLimit(embedded)
     async with Site(bitnexus, tmp_path / "serve.log") as site, Traffic(site.url) as traffic:
         await traffic.acknowledges(BEFORE)
+        pid = embedded_user.postmaster(embedded.data_dir)
         limit.limit(WITHOUT_LOG_BYTES_MAX, APPENDING)
-        await asyncio.to_thread(wait_until_ended, embedded)
+        await asyncio.to_thread(wait_until_ended, embedded, pid)
         ended_at = len(traffic.acknowledged)
         await traffic.acknowledges(BEFORE)  # the new server is under no limit: there is room again
         await traffic.finish()
@@ -109,10 +110,13 @@ def log_of(embedded: Embedded) -> str:
     return "".join(path.read_text() for path in (embedded.data_dir / "pg" / "log").glob("*.log"))
 
 
-def wait_until_ended(embedded: Embedded) -> None:
-    """By an appender's commit, if one comes that far: else each fails at a table that cannot grow, and writes no log at all."""
+def wait_until_ended(embedded: Embedded, pid: int) -> None:
+    """By an appender's commit, if one comes that far: else each fails at a table that cannot grow, and writes no log at all.
+
+    `pid`: of the server that has no room. While a look here waits for it to end, `serve` may have started the next one already.
+    """
     begun = time.monotonic()
-    while embedded_user.runs(embedded.data_dir):
+    while embedded_user.runs(embedded.data_dir) and cluster.pid(embedded.data_dir) == pid:
         assert time.monotonic() < begun + PATIENCE_S
         if time.monotonic() > begun + COMMIT_S_MAX:
             with (
