@@ -95,10 +95,17 @@ _Ask = tuple[Sequence[Wanted], "asyncio.Future[_Found]"]
 class Lookups:
     """Lives from `start` to `close`. All of it is touched by the event loop's thread only.
 
-    `connect` gives connections of the app role in autocommit, as `pool` does.
+    `connect` gives connections of the app role in autocommit, as `pool` does. `kept_bytes_max`: 0 keeps nothing.
     """
 
-    def __init__(self, connect: lane.Connect, pool: Pool, codec: Codec, keyring: Keyring) -> None:
+    def __init__(
+        self,
+        connect: lane.Connect,
+        pool: Pool,
+        codec: Codec,
+        keyring: Keyring,
+        kept_bytes_max: int = KEPT_BYTES_MAX,
+    ) -> None:
         self._lane = lane.Lane(
             connect, STATEMENTS, lock_timeout_ms=0, recovery_s_max=RECOVERY_S_MAX, recovered=self._recovered
         )
@@ -111,7 +118,7 @@ class Lookups:
         self._scheduled = False
         self.calls = 0
         self._kept: OrderedDict[tuple[UUID, UUID], _Kept] = OrderedDict()  # least recently used first
-        self._kept_bytes = 0
+        self._kept_bytes, self._kept_bytes_max = 0, kept_bytes_max
         self._holders: OrderedDict[Wanted, UUID] = OrderedDict()  # as they were; least recently used first
 
     async def start(self) -> None:
@@ -268,11 +275,11 @@ class Lookups:
 
     def _keep(self, key: tuple[UUID, UUID], kept: _Kept) -> None:
         self._forget(key)
-        if kept.size > KEPT_BYTES_MAX:
+        if kept.size > self._kept_bytes_max:
             return
         self._kept[key] = kept
         self._kept_bytes += kept.size
-        while self._kept_bytes > KEPT_BYTES_MAX:
+        while self._kept_bytes > self._kept_bytes_max:
             _, oldest = self._kept.popitem(last=False)
             self._kept_bytes -= oldest.size
 
@@ -283,9 +290,11 @@ class Lookups:
 
 
 @asynccontextmanager
-async def running(connect: lane.Connect, pool: Pool, codec: Codec, keyring: Keyring) -> AsyncIterator[Lookups]:
+async def running(
+    connect: lane.Connect, pool: Pool, codec: Codec, keyring: Keyring, kept_bytes_max: int = KEPT_BYTES_MAX
+) -> AsyncIterator[Lookups]:
     """Started, and closed at the end. Raises psycopg.OperationalError."""
-    made = Lookups(connect, pool, codec, keyring)
+    made = Lookups(connect, pool, codec, keyring, kept_bytes_max)
     await made.start()
     try:
         yield made

@@ -162,14 +162,16 @@ async def test_what_is_kept_has_a_bound(
     made = [await listed(world, tenant_id, f"S{n}") for n in range(8)]
     await looked_up.find([by_id(made[0])])
     one = looked_up.kept_bytes
-    monkeypatch.setattr(lookups, "KEPT_BYTES_MAX", 4 * one)
     monkeypatch.setattr(lookups, "HOLDERS_KEPT_MAX", 2)
-    for _ in range(2):
-        for each in made:
-            assert await price(looked_up, by_id(each)) == 1
-            assert await price(looked_up, by_sku(tenant_id, each.sku)) == 1
-            assert looked_up.kept_bytes <= 4 * one
-    assert looked_up.kept_bytes > 2 * one
+    connect = connections.connector(world.database.app_url, "app")
+    codec, keyring = Codec(catalogue.AGGREGATES), Keyring(MASTER)
+    async with lookups.running(connect, world.app, codec, keyring, kept_bytes_max=4 * one) as bounded:
+        for _ in range(2):
+            for each in made:
+                assert await price(bounded, by_id(each)) == 1
+                assert await price(bounded, by_sku(tenant_id, each.sku)) == 1
+                assert bounded.kept_bytes <= 4 * one
+        assert bounded.kept_bytes > 2 * one
 
 
 async def test_nothing_about_a_person_is_kept(world: World, tenant_id: uuid.UUID, looked_up: Lookups) -> None:
