@@ -23,7 +23,7 @@ from ledger import appender, ids, verify
 from ledger.waker import Waker
 
 REPEATS = 5
-TARGET_EVENTS_PER_S = 200_000
+TARGET_EVENTS_PER_S = 250_000
 
 
 async def _fill(app_url: str, tenant_id: UUID, events: int) -> None:
