@@ -1,38 +1,45 @@
 """Recompute a tenant's chain from what is stored and say where it breaks first.
 
-The rows come by COPY in binary, one pass, bounded memory. COPY frames a field as i32 length and bytes, big-endian, which is
-how a leaf frames topic, state and metadata: that part of a row is hashed as it arrives, without being taken apart.
+The rows are streamed: one pass, bounded memory. The database gives the columns as the bytes that a leaf holds, which is what it
+is fast at; the time alone is converted here, as PostgreSQL counts from 2000 and a leaf from 1970. What links the leaves, and
+the hashes, are computed here.
 """
 
 import hashlib
 import struct
-from collections.abc import Callable, Iterator
-from typing import LiteralString
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
 from uuid import UUID
 
 import msgspec
-from psycopg import Connection, sql
+from psycopg import Connection, Cursor
 from psycopg.rows import TupleRow
 
 from ledger import chain
 
 PROGRESS_EVERY = 20_000
 """Events between two calls of `progress`."""
+ROWS_PER_CHUNK = 100
+"""Fetched at a time: 50 KB of usual events, 6.5 MB of the largest. Longer chunks are not faster."""
 
+# Whatever a role or the database has been set to: somebody's own octet_length or || could say what was, not what is stored.
+SEARCH_PATH = "SET LOCAL search_path = pg_catalog, pg_temp"
 HEAD = "SELECT position, hash, timestamptz_send(recorded_at) FROM ledger.heads WHERE tenant_id = %s"
-EVENTS: LiteralString = """
-COPY (SELECT position, hash, originator_id, originator_version, recorded_at, topic, state, metadata
-      FROM ledger.events WHERE tenant_id = {tenant} ORDER BY position) TO STDOUT (FORMAT binary)
+# Position, hash, what a leaf holds before its time, the time, and what it holds after it. A part is NULL if one of its columns is.
+# Each length is framed before its bytes, so no two rows give the same part. textsend: UTF-8 as it is stored, valid or not.
+EVENTS = """
+SELECT position,
+       hash,
+       int8send(position) || uuid_send(originator_id) || int4send(originator_version),
+       timestamptz_send(recorded_at),
+       int4send(octet_length(topic)) || textsend(topic)
+           || int4send(octet_length(state)) || state
+           || int4send(octet_length(metadata)) || metadata
+FROM ledger.events WHERE tenant_id = %s ORDER BY position
 """
 TENANTS = "SELECT tenant_id, position FROM ledger.heads ORDER BY tenant_id"  # cross-tenant: the platform's or projector's role
 
-_SIGNATURE = b"PGCOPY\n\xff\r\n\0"
-_SIGNATURE_BYTES = 19
-"""The signature, then i32 flags and i32 length of an extension that is empty."""
-# i16 fields, then each field's i32 length and value: i64 position, hash, uuid, i32 version, i64 µs since 2000-01-01
-_ROW = struct.Struct(">hiqi32si16siiiq")
-_NUMBERS = struct.Struct(">q16siq")
-_FIELDS = 8
+_TIME = struct.Struct(">q")
 _INT8_MAX = 2**63 - 1
 _POSTGRES_EPOCH_US = 946_684_800_000_000
 
@@ -53,6 +60,15 @@ class Verdict(msgspec.Struct, frozen=True):
     broken: Broken | None
 
 
+class _Walked(msgspec.Struct, frozen=True):
+    """Events up to `position` are good, the last one's hash is `hash`; `broken` says why the next one is not."""
+
+    position: int
+    hash: bytes
+    recorded_us: int
+    broken: Broken | None
+
+
 Progress = Callable[[int], None]
 
 
@@ -68,78 +84,64 @@ def verify(connection: Connection[TupleRow], tenant_id: UUID, progress: Progress
     """
     with connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        connection.execute(SEARCH_PATH)
         head = connection.execute(HEAD, (tenant_id,)).fetchone()
-        walk = _Walk(tenant_id)
-        with connection.cursor() as cursor, cursor.copy(sql.SQL(EVENTS).format(tenant=tenant_id)) as copy:
-            for row in _rows(iter(copy)):
-                if walk.broken is None:
-                    walk.step(row)
-                    if walk.position % PROGRESS_EVERY == 0:
-                        progress(walk.position)
-    progress(walk.position)
-    broken = walk.broken or _against_head(walk, head)
-    return Verdict(tenant_id, walk.position, walk.hash, broken)
+        with connection.cursor() as cursor, closing(_rows(cursor, tenant_id)) as rows:
+            walked = _walk(rows, tenant_id, progress)
+            for _ in rows:  # what follows a break: closing early would cancel, and a late cancel can hit the commit
+                pass
+    progress(walked.position)
+    broken = walked.broken or _against_head(walked, head)
+    return Verdict(tenant_id, walked.position, walked.hash, broken)
 
 
-def _rows(blocks: Iterator[bytes | bytearray | memoryview]) -> Iterator[bytes]:
-    """The rows of a binary COPY; PostgreSQL sends each in a message of its own."""
-    first = bytes(next(blocks))
-    if not first.startswith(_SIGNATURE):
-        raise RuntimeError(
-            f"COPY began with {first[:11]!r}, not with its signature. The server is none that this release knows."
-        )
-    rest = first[_SIGNATURE_BYTES:]
-    if rest and rest != b"\xff\xff":
-        yield rest
-    for block in blocks:
-        row = bytes(block)
-        if row != b"\xff\xff":  # the trailer
-            yield row
+def _rows(cursor: Cursor[TupleRow], tenant_id: UUID) -> Generator[TupleRow, None, None]:
+    """The tenant's events in order, as EVENTS has them. The connection is locked until the generator ends or is closed."""
+    yield from cursor.stream(EVENTS, (tenant_id,), binary=True, size=ROWS_PER_CHUNK)
 
 
-class _Walk:
-    """Where the recomputation stands: `position` events are good, the last one's hash is `hash`."""
+def _walk(rows: Iterable[TupleRow], tenant_id: UUID, progress: Progress) -> _Walked:
+    """Hash row after row onto the chain, up to the first that does not fit.
 
-    def __init__(self, tenant_id: UUID) -> None:
-        self.position = 0
-        self.hash = chain.genesis(tenant_id)
-        self.broken: Broken | None = None
-        self._tenant = tenant_id.bytes
-        self.recorded_us = -(2**63)
-
-    def step(self, row: bytes) -> None:
-        """Hash the next row onto the chain, or say why it does not fit."""
-        fields, _, position, _, stored, _, originator, _, version, _, since_2000_us = _ROW.unpack_from(row)
-        assert fields == _FIELDS
-        expected = self.position + 1
-        if position != expected:
-            self.broken = Broken(expected, f"the event is missing: the next one stands at {position}")
-            return
-        recorded_us = since_2000_us + _POSTGRES_EPOCH_US
+    One loop without calls of our own: a row takes about a microsecond.
+    """
+    tenant = tenant_id.bytes
+    good, hash, last_us, broken = 0, chain.genesis(tenant_id), -(2**63), None
+    for position, stored, before, sent, after in rows:
+        if position != good + 1:
+            broken = Broken(good + 1, f"the event is missing: the next one stands at {position}")
+            break
+        if stored is None or before is None or sent is None or after is None:
+            broken = Broken(position, "one of its columns is NULL")
+            break
+        recorded_us = _TIME.unpack(sent)[0] + _POSTGRES_EPOCH_US
         if recorded_us > _INT8_MAX:
-            self.broken = Broken(position, "its time is none that a leaf can hold")
-            return
-        numbers = _NUMBERS.pack(position, originator, version, recorded_us)
-        leaf = b"".join((b"\x00\x01", self.hash, self._tenant, numbers, row[_ROW.size :]))
+            broken = Broken(position, "its time is none that a leaf can hold")
+            break
+        leaf = b"".join((b"\x00\x01", hash, tenant, before, _TIME.pack(recorded_us), after))
         computed = hashlib.sha256(leaf).digest()
         if computed != stored:
-            self.broken = Broken(position, f"the stored hash is {stored.hex()}, the event hashes to {computed.hex()}")
-        elif recorded_us < self.recorded_us:
-            self.broken = Broken(position, "it was recorded before the event that it follows")
-        else:
-            self.position, self.hash, self.recorded_us = position, computed, recorded_us
+            broken = Broken(position, f"the stored hash is {stored.hex()}, the event hashes to {computed.hex()}")
+            break
+        if recorded_us < last_us:
+            broken = Broken(position, "it was recorded before the event that it follows")
+            break
+        good, hash, last_us = position, computed, recorded_us
+        if good % PROGRESS_EVERY == 0:
+            progress(good)
+    return _Walked(good, hash, last_us, broken)
 
 
-def _against_head(walk: _Walk, head: TupleRow | None) -> Broken | None:
+def _against_head(walked: _Walked, head: TupleRow | None) -> Broken | None:
     if head is None:
-        return Broken(walk.position, "the tenant has no head") if walk.position else None
+        return Broken(walked.position, "the tenant has no head") if walked.position else None
     position, stored, sent = head
-    if position > walk.position:
-        return Broken(walk.position + 1, f"the event is missing: the head stands at {position}")
-    if position < walk.position:
+    if position > walked.position:
+        return Broken(walked.position + 1, f"the event is missing: the head stands at {position}")
+    if position < walked.position:
         return Broken(position + 1, f"the event is past the head, which stands at {position}")
-    if bytes(stored) != walk.hash:
-        return Broken(position, f"the head's hash is {bytes(stored).hex()}, the last event's is {walk.hash.hex()}")
-    if position and int.from_bytes(sent, "big", signed=True) + _POSTGRES_EPOCH_US != walk.recorded_us:
+    if bytes(stored) != walked.hash:
+        return Broken(position, f"the head's hash is {bytes(stored).hex()}, the last event's is {walked.hash.hex()}")
+    if position and int.from_bytes(sent, "big", signed=True) + _POSTGRES_EPOCH_US != walked.recorded_us:
         return Broken(position, "the head's time is not that of the last event")
     return None

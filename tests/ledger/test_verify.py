@@ -109,6 +109,41 @@ def test_bytes_moved_between_columns_are_found(owner: App, stream: UUID) -> None
     assert broken.position == 2
 
 
+@pytest.mark.parametrize("column", sorted(VALUES))
+def test_a_column_that_lost_its_value_is_found(owner: App, projector: App, stream: UUID, column: str) -> None:
+    """Who may drop a constraint may do that, too. Nothing is hashed in its place."""
+    owner.execute(f"ALTER TABLE ledger.events ALTER COLUMN {column} DROP NOT NULL".encode())
+    tampered(f"UPDATE ledger.events SET {column} = NULL {AT} 4")(owner, stream)
+    verdict = verify.verify(projector, stream)
+    assert (verdict.broken, verdict.events) == (verify.Broken(4, "one of its columns is NULL"), 3)
+
+
+def test_bytes_moved_from_the_topic_into_the_state_are_found(owner: App, projector: App, stream: UUID) -> None:
+    tampered(
+        "UPDATE ledger.events SET topic = left(topic, -1), state = convert_to(right(topic, 1), 'UTF8') || state "
+        + AT
+        + " 2"
+    )(owner, stream)
+    broken = verify.verify(projector, stream).broken
+    assert broken is not None
+    assert broken.position == 2
+
+
+def test_a_function_in_front_of_postgresql_s_own_hides_nothing(owner: App, projector: App, stream: UUID) -> None:
+    """A role's or the database's search_path can be set by whoever tampers with the events."""
+    owner.execute("CREATE SCHEMA forged")
+    owner.execute("GRANT USAGE ON SCHEMA forged TO PUBLIC")
+    owner.execute(
+        "CREATE FUNCTION forged.textsend(text) RETURNS bytea LANGUAGE sql"
+        " AS $$ SELECT convert_to(replace($1, 'madf', 'made'), 'UTF8') $$"
+    )
+    tampered(f"UPDATE ledger.events SET topic = 'thing.madf' {AT} 2")(owner, stream)
+    projector.execute("SET search_path = forged, pg_catalog")
+    broken = verify.verify(projector, stream).broken
+    assert broken is not None
+    assert broken.position == 2
+
+
 def swap(owner: App, tenant: UUID) -> None:
     for before, after in ((3, 1_000), (4, 3), (1_000, 4)):
         tampered(f"UPDATE ledger.events SET position = {after} {AT} {before}")(owner, tenant)
@@ -210,6 +245,31 @@ def test_only_the_first_break_is_reported_and_what_is_good_before_it(owner: App,
     ((hash,),) = owner.execute(f"SELECT hash FROM ledger.events {at(2)}".encode(), (stream,)).fetchall()
     assert verdict.broken is not None
     assert (verdict.broken.position, verdict.events, verdict.hash) == (3, 2, hash)
+
+
+def test_a_break_is_found_in_whatever_chunk_it_stands(
+    owner: App, projector: App, stream: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify, "ROWS_PER_CHUNK", 2)
+    calls.assert_good(projector, stream, EVENTS)
+    for position in range(EVENTS, 0, -1):
+        tampered(f"UPDATE ledger.events SET state = 'forged' {AT} {position}")(owner, stream)
+        verdict = verify.verify(projector, stream)
+        assert verdict.broken is not None
+        assert (verdict.broken.position, verdict.events) == (position, position - 1)
+
+
+def test_who_interrupts_has_the_connection_back(projector: App, stream: UUID, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stream holds the connection's lock: unless it is closed, the end of the transaction waits for it forever."""
+    monkeypatch.setattr(verify, "PROGRESS_EVERY", 3)
+    monkeypatch.setattr(verify, "ROWS_PER_CHUNK", 2)
+
+    def interrupt(events: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        verify.verify(projector, stream, interrupt)
+    calls.assert_good(projector, stream, EVENTS)
 
 
 def test_an_open_stream_without_events_is_good_and_a_forged_genesis_is_not(
