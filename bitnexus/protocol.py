@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 HEAD_BYTES_MAX = 32 * 1024
 """Request line and headers: a token of ours has 600 bytes, cookies of a whole domain at most 8 KiB."""
@@ -19,6 +19,8 @@ uvicorn waits 5 s."""
 UNREAD_S_MAX = 60.0
 """How long an answer may wait for its reader. A feed says something every 15 s, and what it says fits into the buffers for long."""
 LOOK_S = 1.0
+JOINED_BYTES_MAX = 64 * 1024
+"""A longer body is not copied to stand behind its head."""
 
 REQUEST_BYTES_MAX = 8 * 1024 * 1024
 """Of the rest: a megabyte of body, in small chunks. What lies after it would be kept until its end comes, or be read for nothing."""
@@ -36,6 +38,36 @@ def _answer(status: bytes, text: bytes) -> bytes:
 
 _TOO_LARGE = _answer(b"431 Request Header Fields Too Large", b"The headers have more than 32 KiB. Send less.")
 _TIMEOUT = _answer(b"408 Request Timeout", b"The request took longer than 20 s to come. Send it faster.")
+
+
+class _InOnePiece:
+    """The transport of one answer. Its head waits for the body if that has a length, which then follows at once: the two are one
+    write and, mostly, one packet. A head without, as a stream has one, goes out by itself. Of an answer that failed in between
+    nothing is seen but the connection's end.
+    """
+
+    __slots__ = ("_before", "_head", "_transport")
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._transport = cycle.transport
+        self._before: RequestResponseCycle | None = cycle  # until the head is written: then nothing leads back to it
+        self._head = b""
+
+    def write(self, data: bytes) -> None:
+        if self._before is not None and self._before.response_started:  # else it is a 100 Continue
+            body_bytes, self._before = self._before.expected_content_length, None
+            if 0 < body_bytes <= JOINED_BYTES_MAX:
+                self._head = data
+                return
+        if self._head:
+            data, self._head = self._head + data, b""
+        self._transport.write(data)
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+    def close(self) -> None:
+        self._transport.close()
 
 
 class Http(HttpToolsProtocol):
@@ -77,7 +109,10 @@ class Http(HttpToolsProtocol):
             self._is_too_large = True
             raise ValueError("the headers are too long")
         self._bytes = 0
+        before = self.cycle
         super().on_headers_complete()
+        if self.cycle is not before and self.scope["method"] != "HEAD":  # whose body never comes
+            self.cycle.transport = _InOnePiece(self.cycle)  # type: ignore[assignment]  # all that a cycle uses of it
 
     def on_message_complete(self) -> None:
         self._since, self._in_head, self._bytes = None, True, 0

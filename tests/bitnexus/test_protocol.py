@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import struct
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -67,6 +68,11 @@ def serving(monkeypatch: pytest.MonkeyPatch) -> Serving:
                     return
                 body, more = body + message["body"], message["more_body"]
             seen.append((scope["method"], scope["path"], body))
+            if scope["path"] == "/chunks":
+                await send({"type": "http.response.start", "status": 200, "headers": []})
+                await asyncio.sleep(0.05)
+                await send({"type": "http.response.body", "body": b"well", "more_body": False})
+                return
             answer = b"x" * (32 * 1024 * 1024) if scope["path"] == "/much" else b"well"
             headers = [(b"content-length", b"%d" % len(answer))]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -200,3 +206,36 @@ async def test_an_answer_that_nobody_reads_is_not_kept_for_ever(
         await asyncio.sleep(1.5)
         assert len(site.connections) == 0
         writer.close()
+
+
+def segments_received(client: socket.socket) -> int:
+    """With data, so far: tcpi_data_segs_in of Linux's struct tcp_info (linux/tcp.h)."""
+    (count,) = struct.unpack_from("=I", client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 160), 152)
+    return int(count)
+
+
+@pytest.mark.parametrize(
+    ("head", "segments"),
+    [
+        pytest.param(b"GET / HTTP/1.1\r\n", 1, id="a body of known length"),
+        pytest.param(b"HEAD / HTTP/1.1\r\n", 1, id="no body"),
+        pytest.param(b"GET /chunks HTTP/1.1\r\n", 2, id="a stream, whose head does not wait"),
+        pytest.param(b"POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 2\r\n", 2, id="100 Continue"),
+    ],
+)
+async def test_an_answer_is_one_packet(serving: Serving, head: bytes, segments: int) -> None:
+    loop = asyncio.get_running_loop()
+    async with serving() as site:
+        with socket.create_connection(("127.0.0.1", site.port)) as client:
+            client.setblocking(False)
+            for _ in range(3):
+                before, said = segments_received(client), b""
+                await loop.sock_sendall(client, head + b"Host: x\r\n\r\n")
+                async with asyncio.timeout(WAIT_S_MAX):
+                    if b"Expect" in head:
+                        assert await loop.sock_recv(client, 1_000) == b"HTTP/1.1 100 Continue\r\n\r\n"
+                        await loop.sock_sendall(client, b"hi")
+                    while not said.endswith((b"well", b"0\r\n\r\n")) and not (head.startswith(b"HEAD") and END in said):
+                        said += await loop.sock_recv(client, 65_536)
+                assert statuses(said) == [200]
+                assert segments_received(client) - before == segments
