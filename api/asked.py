@@ -9,9 +9,10 @@ from uuid import UUID
 from litestar import Request
 from litestar.datastructures import State
 from litestar.exceptions import ClientException
-from litestar.types import Scope
+from litestar.types import Receive, Scope
 
 from api import errors, etags, headers, request_ids
+from api.bodies import BODY_BYTES_MAX
 from api.limits import TenantsKnown
 from api.parts import Parts
 from api.rights import Who
@@ -33,7 +34,22 @@ T = TypeVar("T", bound=Shown)
 
 
 class HttpRequest(Request[Who, Any, State]):
-    """The framework's, with the length of the body looked up without a mapping of all headers, which nothing else needs."""
+    """The framework's, with a body that came in one message read without the generator that collects many (4 µs), and the length
+    looked up without a mapping of all headers, which nothing else needs."""
+
+    _whole: bytes | None = None
+
+    async def body(self) -> bytes:
+        """Raises RequestEntityTooLarge, and InternalServerException if the client went away."""
+        if self._whole is None:
+            receive = self.receive
+            first = await receive()
+            if first["type"] == "http.request" and not first.get("more_body") and len(first["body"]) <= BODY_BYTES_MAX:
+                self._whole = first["body"]
+            else:
+                self.receive = _again(first, receive)
+                self._whole = await super().body()
+        return self._whole
 
     @property
     def content_length(self) -> int | None:
@@ -44,6 +60,16 @@ class HttpRequest(Request[Who, Any, State]):
         if not said.isascii() or not said.isdigit():
             raise ClientException(f"Invalid content-length: {said!r}")
         return int(said)
+
+
+def _again(first: Any, receive: Receive) -> Receive:
+    """`receive` as it was before `first` came of it."""
+    waiting = [first]
+
+    async def receive_again() -> Any:
+        return waiting.pop() if waiting else await receive()
+
+    return receive_again
 
 
 IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}")
