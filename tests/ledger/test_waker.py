@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from typing import cast
 from uuid import UUID
@@ -129,7 +130,8 @@ async def test_many_moves_become_few_notifications_and_the_last_position_arrives
                 here.moved(tenant, position)
         for tenant in tenants:
             await far.until(tenant, 20)
-        payloads = [each.payload async for each in raw.notifies(timeout=0)]
+        payloads = [each.payload async for each in raw.notifies(timeout=PATIENCE_S, stop_after=3)]
+        payloads += [each.payload async for each in raw.notifies(timeout=0.1)]
     assert len(payloads) == 3  # 250 tenants at 100 a notification
     assert all(len(payload) < 8_000 for payload in payloads)
     assert sorted(far.moves) == sorted((tenant, 20) for tenant in tenants)
@@ -249,3 +251,18 @@ async def test_much_news_does_not_hold_up_a_wake() -> None:
         await busy._send(cast(AsyncConnection[TupleRow], Connection()))
     assert sent.index(CHANNEL) <= 10 + waker.NEWS_AT_ONCE
     assert sent.count(waker.NEWS) == 500
+
+
+async def test_of_a_busy_tenant_a_notify_says_what_many_flushes_moved(
+    database: Database, here: Waker, there: Waker
+) -> None:
+    """Each costs every process something. The last position is always told."""
+    await listening(database)
+    heard, tenant_id = Heard(there), ids.new_id()
+    begun = time.monotonic()
+    for position in range(10, 10_001, 10):
+        here.moved(tenant_id, position)
+        await asyncio.sleep(0.001)
+    lasted_s = time.monotonic() - begun
+    await heard.until(tenant_id, 10_000)
+    assert len(heard.moves) <= lasted_s / waker.GATHER_BUSY_S + 3
