@@ -132,6 +132,7 @@ async def test_the_next_flush_is_sent_before_the_last_one_is_answered(
 ) -> None:
     """While the database commits, the process works. Version 2 of an aggregate follows version 1 before that is known to stand."""
     monkeypatch.setattr(appender, "COMMANDS_PER_FLUSH_MAX", 1)
+    monkeypatch.setattr(appender, "SECOND_COMMANDS_MIN", 2)
     aggregate = ids.new_id()
     async with bench.head_locked(tenant):
         futures = [bench.appender.submit(command(tenant, event(aggregate, version))) for version in (1, 2, 3)]
@@ -139,6 +140,18 @@ async def test_the_next_flush_is_sent_before_the_last_one_is_answered(
         assert bench.appender.waiting == 1
     assert [each.position for each in appended(await answers(futures))] == [1, 2, 3]
     calls.assert_good(projector, tenant, 3)
+
+
+async def test_what_is_too_little_for_a_second_flush_waits_and_goes_together(bench: Bench, tenant: UUID) -> None:
+    async with bench.head_locked(tenant):
+        futures = [bench.appender.submit(command(tenant, event()))]
+        await bench.until_waiting()
+        for few in range(1, appender.SECOND_COMMANDS_MIN):
+            futures.append(bench.appender.submit(command(tenant, event())))
+            await asyncio.sleep(0)
+            assert bench.appender.waiting == few
+    assert len(appended(await answers(futures))) == appender.SECOND_COMMANDS_MIN
+    assert bench.appender.flushes == 2
 
 
 async def test_the_same_command_sent_50_times_at_once_is_appended_once(
