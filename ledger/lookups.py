@@ -32,6 +32,8 @@ A = TypeVar("A", bound=Aggregate)
 
 CALLS_MAX = 2
 """In flight, as flushes are: while the database reads for one, the process folds what came of the other."""
+SECOND_ASKS_MIN = 32
+"""From here on those who wait are asked for by a second call; fewer go together when the first is answered, as of flushes."""
 WANTED_PER_CALL_MAX = 1_000
 KEPT_BYTES_MAX = 64 * 1024 * 1024
 HOLDERS_KEPT_MAX = 50_000
@@ -152,7 +154,8 @@ class Lookups:
 
     def _schedule(self) -> None:
         """Those who ask in this turn of the loop go together."""
-        if not self._scheduled and self._asked and self._in_flight < CALLS_MAX:
+        wanted = SECOND_ASKS_MIN if self._in_flight else 1
+        if not self._scheduled and len(self._asked) >= wanted and self._in_flight < CALLS_MAX:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._call)
 

@@ -73,6 +73,24 @@ async def test_many_who_ask_at_once_are_one_call(world: World, tenant_id: uuid.U
     assert looked_up.calls == 1
 
 
+async def test_few_who_ask_during_a_call_go_together_after_it(
+    world: World, tenant_id: uuid.UUID, looked_up: Lookups
+) -> None:
+    """And many by a second one meanwhile."""
+    made = await listed(world, tenant_id, "S")
+    async with await owner_of(world) as owner, owner.transaction():
+        await owner.execute("LOCK TABLE ledger.events")
+        finds = []
+        for asked in range(1 + lookups.SECOND_ASKS_MIN):
+            finds.append(asyncio.create_task(looked_up.find([by_id(made)])))
+            for _ in range(3):  # asked, called
+                await asyncio.sleep(0)
+            assert looked_up.calls == (1 if asked < lookups.SECOND_ASKS_MIN else 2)
+    found = await asyncio.gather(*finds)
+    assert [[each.id for each in one.values()] for one in found] == [[made.id]] * (1 + lookups.SECOND_ASKS_MIN)
+    assert looked_up.calls == 2
+
+
 async def test_what_is_kept_is_brought_up_to_date(world: World, tenant_id: uuid.UUID, looked_up: Lookups) -> None:
     """By whichever process it was changed: this cache saw none of the appends."""
     product = await listed(world, tenant_id)
