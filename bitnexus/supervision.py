@@ -66,8 +66,11 @@ async def _supervise(crew: "_Crew", count: int) -> None:
         async with asyncio.TaskGroup() as group:
             for number in range(count):
                 group.create_task(crew.keep_one(number))
-    except* WorkersFailed as failed:
-        raise failed.exceptions[0] from None
+    except ExceptionGroup as failed:  # `except*` puts what is raised in it into a group again in Debian's Python 3.11.2
+        first = failed.exceptions[0]
+        if not isinstance(first, WorkersFailed):
+            raise
+        raise first from None
     finally:
         stopping.ignore_signals()
 
