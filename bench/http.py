@@ -60,6 +60,7 @@ PEERS = {"append": 'wrk.method = "POST"\n', "sale": BODY}
 def _wrk(url: str, script: str, seconds: int, folder: Path) -> dict[str, float]:
     path = folder / "script.lua"
     path.write_text(script)
+    turn_ns = server.turn_ns()
     command = ["wrk", "-t2", f"-c{CONNECTIONS}", f"-d{seconds}s", "--latency", "-s", str(path), url]
     said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     p99 = re.search(r"99%\s+([\d.]+)(us|ms|s)", said)
@@ -71,6 +72,7 @@ def _wrk(url: str, script: str, seconds: int, folder: Path) -> dict[str, float]:
     return {
         "commands_per_s": round(float(rate[1])),
         "p99_ms": round(float(p99[1]) * unit, 2),
+        "turn_ns_before": turn_ns,
     }
 
 
