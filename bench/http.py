@@ -104,16 +104,17 @@ def wait_until_ready(url: str, path: str = "/ready") -> None:
 
 
 @contextmanager
-def served(folder: Path, workers: int) -> Iterator[str]:
-    """The address of a running `bitnexus serve` with a tenant `shop`."""
+def served(folder: Path, workers: int, checkout: Path | None = None) -> Iterator[str]:
+    """The address of a running `bitnexus serve` with a tenant `shop`; of the code in `checkout`, if it is not this one."""
     bitnexus = [sys.executable, "-m", "bitnexus"]
     where = ["--data-dir", str(folder / "data")]
     environment = {key: value for key, value in os.environ.items() if key != "DATABASE_URL"}
-    environment |= server.UNLIMITED
+    environment |= server.UNLIMITED | ({} if checkout is None else {"PYTHONPATH": str(checkout.resolve())})
     port = free_port()
     serve = subprocess.Popen(
         [*bitnexus, "serve", *where, "--port", str(port), "--workers", str(workers)],
         env=environment,
+        cwd=checkout,
         stdout=subprocess.DEVNULL,
     )
     try:
@@ -124,6 +125,7 @@ def served(folder: Path, workers: int) -> Iterator[str]:
             [*bitnexus, *make, "--admin-password", PASSWORD, *where],
             check=True,
             env=environment,
+            cwd=checkout,
             stdout=subprocess.DEVNULL,
         )
         yield url
@@ -132,14 +134,26 @@ def served(folder: Path, workers: int) -> Iterator[str]:
         serve.wait(30)
 
 
-def _sales(folder: Path, seconds: int, workers: int) -> dict[str, float]:
-    with served(folder, workers) as url:
+class Shop:
+    """Of `served`, with a product, to be sold in bursts."""
+
+    def __init__(self, url: str, folder: Path) -> None:
         login = {"email": "a@shop.example", "password": PASSWORD, "tenant": "shop"}
         token = asked(f"{url}/api/v1/auth/login", login)["access_token"]
         asked(f"{url}/api/v1/products", {"sku": "MUG", "name": "Mug", "price": "9.50"}, token)
-        script = SALES.replace("TOKEN", token)
-        _wrk(f"{url}/api/v1/transactions", script.replace('id .. "-"', 'id .. "-w-"'), 2, folder)  # warm
-        return _wrk(f"{url}/api/v1/transactions", script, seconds, folder)
+        self._url, self._folder, self._script, self._bursts = url, folder, SALES.replace("TOKEN", token), 0
+
+    def sell(self, seconds: int) -> dict[str, float]:
+        self._bursts += 1  # no idempotency key is sent twice
+        script = self._script.replace('id .. "-"', f'id .. "-{self._bursts}-"')
+        return _wrk(f"{self._url}/api/v1/transactions", script, seconds, self._folder)
+
+
+def _sales(folder: Path, seconds: int, workers: int) -> dict[str, float]:
+    with served(folder, workers) as url:
+        shop = Shop(url, folder)
+        shop.sell(2)  # warm
+        return shop.sell(seconds)
 
 
 def _peer(kind: str, script: str, workers: int, seconds: int, folder: Path) -> dict[str, float]:
