@@ -20,7 +20,7 @@ from psycopg.rows import TupleRow
 CHANNEL = "bitnexus_moved"
 TENANTS_PER_NOTIFY_MAX = 100
 """A payload may have 8,000 bytes: 100 entries of a UUID and a position are under 6,500."""
-GATHER_S = 0.01
+GATHER_S = 0.005
 """Between two NOTIFYs: under load one says what many flushes moved, and a lone one goes out at once."""
 GATHER_BUSY_S, BUSY_EVENTS = 0.025, 20
 """After one by which a tenant moved so far: a NOTIFY costs this process some 200 µs and the others a look, and views rest so long."""
