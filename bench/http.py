@@ -3,9 +3,10 @@
 wrk (Debian's package) sends sales of one line with 64 connections, each with an idempotency key of its own. Its peers in the
 same run are those of `bench/handlers.py`, with as many workers on one port: a bare Litestar handler with an append behind it,
 which decides nothing, and one that records the same sale without token, right, idempotency key, rates, metrics and views. All
-take turns, as the machine's speed changes from minute to minute.
+three run side by side and are asked in bursts by turns, as the machine's speed may change twofold within a minute; the ratios are
+medians of those of a round.
 
-    scripts/bench http [--rounds 3] [--seconds 6]
+    scripts/bench http [--rounds 12] [--seconds 2]
 """
 
 import argparse
@@ -22,12 +23,15 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from bench import handlers, server
+
+Sell = Callable[[int], dict[str, float]]
+"""For so many seconds; what `_wrk` found."""
 
 CONNECTIONS = 64
 TARGET_PER_S, TARGET_P99_MS, TARGET_RATIO = 6_000, 50.0, 0.75
@@ -149,14 +153,8 @@ class Shop:
         return _wrk(f"{self._url}/api/v1/transactions", script, seconds, self._folder)
 
 
-def _sales(folder: Path, seconds: int, workers: int) -> dict[str, float]:
-    with served(folder, workers) as url:
-        shop = Shop(url, folder)
-        shop.sell(2)  # warm
-        return shop.sell(seconds)
-
-
-def _peer(kind: str, script: str, workers: int, seconds: int, folder: Path) -> dict[str, float]:
+@contextmanager
+def _peer(kind: str, script: str, workers: int, folder: Path) -> Iterator[Sell]:
     with server.fresh() as app_url, socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
         tenant_id, url = (
             asyncio.run(handlers.prepare(app_url, server.MASTER)),
@@ -166,8 +164,7 @@ def _peer(kind: str, script: str, workers: int, seconds: int, folder: Path) -> d
         environment = os.environ | {"BENCH_APP_URL": app_url, "BITNEXUS_MASTER_KEY": server.MASTER_TEXT}
         processes = [subprocess.Popen(command, env=environment, pass_fds=[listener.fileno()]) for _ in range(workers)]
         try:
-            _wrk(url, script, 2, folder)  # warm: all of them are there afterwards
-            return _wrk(url, script, seconds, folder)
+            yield lambda seconds: _wrk(url, script, seconds, folder)
         finally:
             for process in processes:
                 process.terminate()
@@ -176,13 +173,17 @@ def _peer(kind: str, script: str, workers: int, seconds: int, folder: Path) -> d
 
 
 def _case(workers: int, rounds: int, seconds: int) -> dict[str, Any]:
-    runs: dict[str, list[dict[str, float]]] = {"ours": [], **{name: [] for name in PEERS}}
-    for _ in range(rounds):
-        with tempfile.TemporaryDirectory(prefix="bitnexus-bench-") as name:
-            runs["ours"].append(_sales(Path(name), seconds, workers))
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bitnexus-bench-")))
+        sells: dict[str, Sell] = {"ours": Shop(stack.enter_context(served(folder, workers)), folder).sell}
         for kind, script in PEERS.items():
-            with tempfile.TemporaryDirectory(prefix="bitnexus-bench-") as name:
-                runs[kind].append(_peer(kind, script, workers, seconds, Path(name)))
+            sells[kind] = stack.enter_context(_peer(kind, script, workers, folder))
+        for sell in sells.values():
+            sell(2)  # warm: all workers are there afterwards
+        runs = {kind: [sell(seconds)] for kind, sell in sells.items()}
+        for _ in range(rounds - 1):
+            for kind, sell in sells.items():
+                runs[kind].append(sell(seconds))
     rates = {kind: [each["commands_per_s"] for each in of_kind] for kind, of_kind in runs.items()}
     ratios = {kind: [one / other for one, other in zip(rates["ours"], rates[kind], strict=True)] for kind in PEERS}
     return {
@@ -198,8 +199,8 @@ def _case(workers: int, rounds: int, seconds: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3, help="of all three in turn; medians are given (default 3)")
-    parser.add_argument("--seconds", type=int, default=6, help="of each run (default 6)")
+    parser.add_argument("--rounds", type=int, default=12, help="of all three in turn; medians are given (default 12)")
+    parser.add_argument("--seconds", type=int, default=2, help="of each burst (default 2)")
     arguments = parser.parse_args()
     if shutil.which("wrk") is None:
         sys.exit("wrk is missing. Install Debian's package wrk, then run this again.")
