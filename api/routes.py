@@ -36,14 +36,16 @@ class route(HTTPRouteHandler):
         for dependency in (each for batch in model.dependency_batches for each in batch):
             model.extractors.append(_extractor(dependency))
         model.dependency_batches = []
-        given = {"request", *self.resolve_dependencies()} | {"data" for _ in (self.resolve_data_dto(),) if _}
+        given = {"request", *self.resolve_dependencies()}
         given |= {name for name, each in path_parameters.items() if each.type is UUID}
+        if self.resolve_data_dto() is not None:
+            given.add("data")
         self._extractors = model.extractors
         self._comes_as_wanted = given.issuperset(self.signature_model._fields) and not self.has_sync_callable
         return model
 
     def resolve_exception_handlers(self) -> Any:
-        """Looked up at each request."""
+        """The framework's, collected once: it is asked for at each request."""
         if self._exception_handlers is None:
             self._exception_handlers = super().resolve_exception_handlers()
         return self._exception_handlers

@@ -187,7 +187,8 @@ class Appender:
 
     async def _run(self) -> None:
         while self._queue or self._in_flight or not self._closing:
-            wanted = SECOND_COMMANDS_MIN if self._in_flight else 1
+            # One that is taken apart, or a tenant that waits apart, may take long: nobody waits for that.
+            wanted = SECOND_COMMANDS_MIN if self._in_flight and not self._repairs else 1
             if len(self._queue) >= wanted and self._in_flight < FLUSHES_MAX:
                 halve = not self._in_flight and len(self._queue) >= SECOND_COMMANDS_MIN
                 self._flush(self._take(self._queue, len(self._queue) // 2 if halve else COMMANDS_PER_FLUSH_MAX))
@@ -219,6 +220,7 @@ class Appender:
         else:
             self.listener.failed()
             self._supervise(self._repair(batch, found), batch).add_done_callback(lambda _: self._landed())
+            self._wake.set()
 
     def _landed(self) -> None:
         self._in_flight -= 1
