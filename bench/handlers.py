@@ -1,10 +1,11 @@
 """The peers of `bench/http.py`, a worker of them until SIGTERM: Litestar handlers as its documentation shows them.
 
+least    a constant: what the framework and the server answer at most on this machine at this moment
 append   an append of the same event each time: no body, no token, no rule, no view
 sale     the sale itself, as the API records it: read from the body, looked up, decided, appended, answered; without token,
          right, idempotency key, rates, metrics and views, so that it says what those cost
 
-python -m bench.handlers append|sale TENANT LISTENER    with BENCH_APP_URL and BITNEXUS_MASTER_KEY
+python -m bench.handlers least|append|sale TENANT LISTENER    with BENCH_APP_URL and BITNEXUS_MASTER_KEY
 """
 
 import os
@@ -18,7 +19,7 @@ from uuid import UUID
 import msgspec
 import uvicorn
 import uvloop
-from litestar import Litestar, post
+from litestar import Litestar, get, post
 from litestar.params import JSONBody
 
 from bench import append
@@ -93,6 +94,15 @@ def _caller(tenant_id: UUID) -> Caller:
 
 
 @asynccontextmanager
+async def _least(app_url: str, tenant_id: UUID) -> AsyncIterator[Litestar]:
+    @get("/")
+    async def handle() -> dict[str, str]:
+        return {"hello": "world"}
+
+    yield Litestar([handle], openapi_config=None)
+
+
+@asynccontextmanager
 async def _appending(app_url: str, tenant_id: UUID) -> AsyncIterator[Litestar]:
     appends = Appender(database.connector(app_url, "app"), Waker())
     await appends.start()
@@ -108,9 +118,9 @@ async def _selling(app_url: str, tenant_id: UUID) -> AsyncIterator[Litestar]:
 
 
 async def _serve(kind: str, tenant_id: UUID, listener: socket.socket) -> None:
-    of_kind = {"append": _appending, "sale": _selling}[kind]
+    of_kind = {"least": _least, "append": _appending, "sale": _selling}[kind]
     async with of_kind(os.environ["BENCH_APP_URL"], tenant_id) as app:
-        collecting.settled()  # as in ours
+        collecting.seldom()  # as in ours
         await uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).serve([listener])
 
 

@@ -110,7 +110,7 @@ async def _serve(
             app = web.application(parts, settings, telemetry, limits, streams_end, copy)
             server = Server(_config(app, settings), streams_end, ready)
             stops(server.stop)
-            collecting.settled()
+            collecting.seldom()
             async with protocol.watching(server.server_state.connections):
                 await server.serve([listener])
 
