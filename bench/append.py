@@ -22,7 +22,7 @@ from psycopg.rows import TupleRow
 
 from bench import server
 from bitnexus import database
-from ledger import appender, arrays, ids
+from ledger import appender, arrays, ids, packing
 from ledger.waker import Waker
 
 CASES = ((1, 64, 22_000), (1, 256, 40_000), (100, 64, 18_000), (100, 256, None))  # tenants, concurrent commands, target
@@ -54,9 +54,9 @@ INSERT_BARE = (
 )
 
 
-def command(tenant_id: UUID, topic: bytes = b"product.listed") -> appender.Command:
-    event = appender.Event(ids.new_id().bytes, 1, topic, STATE, METADATA)
-    return appender.Command(tenant_id, ids.new_id(), b"", b'["x",1]', [event])
+def command(tenant_id: UUID, topic: bytes = b"product.listed") -> packing.Command:
+    event = packing.Event(ids.new_id().bytes, 1, topic, STATE, METADATA)
+    return packing.Command(tenant_id, ids.new_id(), b"", b'["x",1]', [event])
 
 
 async def measure(appends: appender.Appender, tenants: list[UUID], concurrent: int, seconds: float) -> dict[str, float]:

@@ -8,6 +8,7 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 from domain import aggregates, refusals
 from ledger import errors
 from ledger.caller import Caller
+from ledger.optimistic import Optimistic
 from ledger.outcomes import Refused
 from ledger.store import Ledger, Receipt
 
@@ -30,7 +31,7 @@ _LOOKED_AT = (
 """What the first sending may have caused."""
 
 
-def repeatable(cls: type[A]) -> Callable[[Handler[C, P, A]], Handler[C, P, A]]:
+def repeatable(cls: type[A], *, optimistic: bool = False) -> Callable[[Handler[C, P, A]], Handler[C, P, A]]:
     """For handlers whose receipt is a `cls`. A refusal is held back until the command id is known to be new (`before`).
 
     A refund of all that is left, sent twice, finds nothing left the second time: the refusal is its own doing. Whatever
@@ -40,6 +41,10 @@ def repeatable(cls: type[A]) -> Callable[[Handler[C, P, A]], Handler[C, P, A]]:
     A command that names no `version` and meets another one on the same aggregate loads again and decides again, at most
     DECIDED_MAX times; then VersionConflict is raised. Nothing of it was written before, so its id is still good. So is one about
     somebody who was erased meanwhile: a later sale under the same reference is somebody else's.
+
+    `optimistic`: what it reads is validated by the append, and met like a version; only the last time it is taken as it was looked up,
+    so that changes without end refuse nobody. It is first decided upon what the process has at hand; a refusal upon that counts for
+    nothing. Only for handlers all of whose receipts come from an append.
     """
 
     def decorate(handler: Handler[C, P, A]) -> Handler[C, P, A]:
@@ -47,15 +52,18 @@ def repeatable(cls: type[A]) -> Callable[[Handler[C, P, A]], Handler[C, P, A]]:
         async def handle(
             command: C, caller: Caller, ledger: Ledger, /, *args: P.args, **kwargs: P.kwargs
         ) -> Receipt[A]:
+            at: Ledger = Optimistic(ledger, asks=False) if optimistic else ledger
             for left in reversed(range(DECIDED_MAX)):
                 try:
-                    return await handler(command, caller, ledger, *args, **kwargs)
+                    return await handler(command, caller, at, *args, **kwargs)
                 except _LOOKED_AT as refused:
-                    first = await before(refused, cls, caller, ledger)
-                    if first is not None:
-                        return first
-                    if not left or not _is_met(refused, command):
-                        raise
+                    if not (isinstance(at, Optimistic) and at.guessed):
+                        first = await before(refused, cls, caller, ledger)
+                        if first is not None:
+                            return first
+                        if not left or not _is_met(refused, command):
+                            raise
+                    at = Optimistic(ledger, asks=True) if optimistic and left > 1 else ledger
             raise AssertionError
 
         return handle
@@ -96,6 +104,6 @@ def check_version(aggregate: aggregates.Aggregate, version: int | None) -> None:
 
 def _is_met(refused: Exception, command: object) -> bool:
     """Whether only the moment was wrong. Who names a version wants it decided upon that one or not at all."""
-    if isinstance(refused, errors.SubjectErased):
+    if isinstance(refused, errors.SubjectErased | errors.ReadOutdated):
         return True
     return isinstance(refused, errors.VersionConflict) and getattr(command, "version", None) is None

@@ -117,7 +117,7 @@ class RecordRefund(msgspec.Struct, frozen=True, kw_only=True):
     occurred_at: datetime | None = None
 
 
-@repeatable(transactions.Transaction)
+@repeatable(transactions.Transaction, optimistic=True)
 async def record(command: Record, caller: Caller, ledger: Ledger) -> Receipt[transactions.Transaction]:
     """Raises ProductUnknown, ProductNotSold, ProductNotNamed, PriceNotTheCatalogues, AccountUnknown, ExternalIdTaken and what
     `transactions.record` raises."""
@@ -166,7 +166,7 @@ async def refund(command: Refund, caller: Caller, ledger: Ledger) -> Receipt[tra
     return await _append(caller, ledger, transaction, made.source, made.external_id, made.id)
 
 
-@repeatable(transactions.Refund)
+@repeatable(transactions.Refund, optimistic=True)
 async def record_refund(command: RecordRefund, caller: Caller, ledger: Ledger) -> Receipt[transactions.Refund]:
     """Raises ExternalIdTaken and what `transactions.record_refund` raises."""
     transactions.check_count(command.lines)

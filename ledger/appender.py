@@ -13,7 +13,6 @@ from datetime import datetime
 from functools import partial
 from operator import attrgetter
 from time import perf_counter
-from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -21,7 +20,8 @@ import psycopg
 from psycopg import errors as pg
 from psycopg.pq.abc import PGresult
 
-from ledger import arrays, chain, errors, lane, listener, revocations, told
+from ledger import errors, lane, listener, packing, told
+from ledger.packing import Command
 from ledger.waker import Waker
 
 COMMANDS_PER_FLUSH_MAX = 1_000
@@ -30,7 +30,6 @@ BYTES_PER_FLUSH_MAX = 8 * 1024 * 1024
 QUEUE_COMMANDS_MAX = 10_000
 """About a third of a second of work at full speed: more waiting would only time out later."""
 QUEUE_BYTES_MAX = 64 * 1024 * 1024
-VERSION_MAX = 2**31 - 1
 FLUSHES_MAX = 2
 """In flight: while the database works on one, the process answers the one before it and packs the next."""
 SECOND_COMMANDS_MIN = 32
@@ -47,57 +46,9 @@ ASIDE_MAX = 8
 
 _log = logging.getLogger(__name__)
 
-# The order of the parameters is that of migrations/0002_pre_append.sql.
-APPEND = "SELECT * FROM ledger.append(" + ", ".join(["%b"] * 20) + ")"
-STATEMENTS = {
-    "append": "AS SELECT * FROM ledger.append(" + ", ".join(f"${n}" for n in range(1, 21)) + ")",
-    # The same for a flush that erases somebody, of migrations/0006_pre_erasure.sql.
-    "append_erasing": "AS SELECT * FROM ledger.append_erasing(" + ", ".join(f"${n}" for n in range(1, 23)) + ")",
-    # The same for a flush that ends sessions or suspends a tenant (ledger.append_revoking).
-    "append_revoking": "AS SELECT * FROM ledger.append_revoking(" + ", ".join(f"${n}" for n in range(1, 26)) + ")",
-}
+_OUTDATED = "BN001"
+"""The SQLSTATE of `ledger.append_validating`; the error's detail lists what is outdated of `packing.reads_of`, from 1."""
 _APPENDED, _REPLAYED = b"\0\0", b"\0\1"  # of the statuses, as they come
-
-
-class Event(NamedTuple):
-    """What is stored of one event. `state` and `metadata` are UTF-8 JSON objects."""
-
-    originator_id: bytes
-    originator_version: int
-    topic: bytes
-    state: bytes
-    metadata: bytes
-
-
-class Reservation(NamedTuple):
-    """A unique key claimed (or released) for its owner."""
-
-    kind: bytes
-    key: bytes
-    owner: bytes
-    claim: bool
-
-
-class SecretValue(NamedTuple):
-    """A mutable secret; value None deletes it."""
-
-    owner: bytes
-    kind: bytes
-    value: bytes | None
-
-
-class Command(NamedTuple):
-    """All or nothing. May carry no event: then the command id and its outcome are recorded all the same."""
-
-    tenant_id: UUID
-    command_id: UUID
-    fingerprint: bytes
-    outcome: bytes
-    events: Sequence[Event]
-    reservations: Sequence[Reservation] = ()
-    secrets: Sequence[SecretValue] = ()
-    erasures: Sequence[bytes] = ()  # subjects whose keys, references and own secrets end with this command
-    revocations: Sequence[tuple[bytes, bool]] = ()  # ids that tokens name; true: counts no more, false: counts again
 
 
 class Appended(msgspec.Struct, frozen=True, gc=False):
@@ -128,7 +79,7 @@ class Appender:
         self.listener = tells
         self._connect = connect
         self._waker = waker
-        self._lane = lane.Lane(connect, STATEMENTS, HEAD_WAIT_MS)
+        self._lane = lane.Lane(connect, packing.STATEMENTS, HEAD_WAIT_MS)
         self._queue: deque[_Waiting] = deque()
         self._aside: dict[UUID, deque[_Waiting]] = {}  # tenants whose head somebody else holds; each has a task
         self._queued = 0  # commands in the queue and aside
@@ -174,7 +125,7 @@ class Appender:
         """
         if self._closing:
             raise errors.AppenderClosed
-        size = _checked_size(command)
+        size = packing.checked_size(command)
         if self._queued >= QUEUE_COMMANDS_MAX or self._queued_bytes + size > QUEUE_BYTES_MAX:
             raise errors.Overloaded(self._queued)
         answer: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
@@ -197,9 +148,16 @@ class Appender:
                 await self._wake.wait()
 
     def _take(self, queue: deque[_Waiting], commands_max: int) -> list[_Waiting]:
+        """Of those that one statement appends: reads are validated by one, erasures and revocations done by others."""
         batch: list[_Waiting] = []
         size, commands_max = 0, min(commands_max, COMMANDS_PER_FLUSH_MAX)
+        reads = erases = False
         while queue and len(batch) < commands_max and size < BYTES_PER_FLUSH_MAX:
+            command = queue[0].command
+            reads = reads or bool(command.reads)
+            erases = erases or bool(command.erasures or command.revocations)
+            if reads and erases:
+                break
             waiting = queue.popleft()
             size += waiting.size
             batch.append(waiting)
@@ -240,15 +198,7 @@ class Appender:
         return task
 
     def _call(self, on: lane.Lane, batch: list[_Waiting]) -> "asyncio.Future[PGresult]":
-        commands = [waiting.command for waiting in batch]
-        parameters, statement = pack(commands), "append"
-        if any(command.revocations for command in commands):
-            revoking = revocations.packed([command.revocations for command in commands])
-            parameters = [*parameters, *pack_erasures(commands), *revoking]
-            statement = "append_revoking"
-        elif any(command.erasures for command in commands):
-            parameters, statement = [*parameters, *pack_erasures(commands)], "append_erasing"
-        return on.call(statement, [each.data for each in parameters])
+        return on.call(*packing.call([waiting.command for waiting in batch]))
 
     # When a flush fails
 
@@ -271,7 +221,8 @@ class Appender:
             for waiting in batch:
                 await self._repair([waiting], self._call(self._lane, [waiting]))
         except (psycopg.Error, lane.Lost, lane.Closed) as error:
-            self._settle_with(batch, error)
+            if others := self._settle_outdated(batch, error):
+                await self._repair(others, self._call(self._lane, others))
 
     def _set_aside(self, tenant_id: UUID, batch: list[_Waiting]) -> None:
         """A tenant whose head stays locked waits on a connection of its own, so that the others need not."""
@@ -287,7 +238,7 @@ class Appender:
 
     async def _wait_aside(self, tenant_id: UUID) -> None:
         queue = self._aside[tenant_id]
-        own = lane.Lane(self._connect, STATEMENTS, LOCK_TIMEOUT_MS)
+        own = lane.Lane(self._connect, packing.STATEMENTS, LOCK_TIMEOUT_MS)
         try:
             while queue:
                 batch = self._take(queue, COMMANDS_PER_FLUSH_MAX)
@@ -299,11 +250,29 @@ class Appender:
                     for waiting in batch:
                         await self._repair([waiting], self._call(own, [waiting]))
                 except (psycopg.Error, lane.Lost, lane.Closed) as error:
-                    self._settle_with(batch, error)
+                    if others := self._settle_outdated(batch, error):
+                        await self._repair(others, self._call(own, others))
         finally:
             self._queue.extend(self._aside.pop(tenant_id))  # none, unless something unforeseen ended this
             self._wake.set()
             await own.close()
+
+    def _settle_outdated(self, batch: list[_Waiting], error: Exception) -> list[_Waiting]:
+        """Those who read what is outdated are told, and the others are given back, to be sent again. With any other error all are told."""
+        if not isinstance(error, psycopg.Error) or error.sqlstate != _OUTDATED:
+            self._settle_with(batch, error)
+            return []
+        reads = packing.reads_of([waiting.command for waiting in batch])
+        outdated = {reads[int(number) - 1] for number in (error.diag.message_detail or "").split()}
+        others = []
+        for waiting in batch:
+            mine = outdated.intersection((waiting.command.tenant_id.int, read) for read in waiting.command.reads)
+            if not mine:
+                others.append(waiting)
+            elif not waiting.answer.done():
+                waiting.answer.set_exception(errors.ReadOutdated(UUID(bytes=mine.pop()[1].owner)))
+        assert len(others) < len(batch)
+        return others
 
     def _settle_with(self, batch: Sequence[_Waiting], error: Exception) -> None:
         for waiting in batch:
@@ -340,54 +309,3 @@ class Appender:
                 answer.set_result(Appended(position, recorded_at, None if status == _APPENDED else value(row, 3)))
         for tenant_id, position in moved.values():
             self._waker.moved(tenant_id, position)
-
-
-def _checked_size(command: Command) -> int:
-    """Bytes that it holds in the queue, about. Raises EventTooLarge, ValueError for what the database would refuse anyhow."""
-    size = 200 + len(command.outcome)
-    for _, version, topic, state, metadata in command.events:
-        leaf_bytes = len(topic) + len(state) + len(metadata) + chain.LEAF_BYTES_FIXED
-        if leaf_bytes > chain.LEAF_BYTES_MAX:
-            raise errors.EventTooLarge(command.command_id)
-        if not 1 <= version <= VERSION_MAX:
-            raise ValueError(f"the version {version} is not in 1 … {VERSION_MAX}")
-        size += leaf_bytes
-    return size
-
-
-def pack(commands: Sequence[Command]) -> list[arrays.PackedArray]:
-    """The twenty parameters of `ledger.append`. `commands` are in tenant order."""
-    tenants: dict[int, int] = {}  # by number: a UUID is hashed in Python
-    c_tenant = [tenants.setdefault(command.tenant_id.int, len(tenants) + 1) for command in commands]
-    events = [event for command in commands for event in command.events]
-    originators, versions, topics, states, metadatas = zip(*events, strict=True) if events else ((), (), (), (), ())
-    reservations = [(c, r) for c, command in enumerate(commands, 1) for r in command.reservations]
-    secrets = [(c, s) for c, command in enumerate(commands, 1) for s in command.secrets]
-    return [
-        arrays.UuidArray.of([tenant.to_bytes(16) for tenant in tenants]),
-        arrays.Int4Array.of(c_tenant),
-        arrays.UuidArray.of([command.command_id.int.to_bytes(16) for command in commands]),
-        arrays.ByteaArray.of([command.fingerprint for command in commands]),
-        arrays.ByteaArray.of([command.outcome for command in commands]),
-        arrays.Int4Array.of([len(command.events) for command in commands]),
-        arrays.UuidArray.of(originators),
-        arrays.Int4Array.of(versions),
-        arrays.TextArray.of(topics),
-        arrays.ByteaArray.of(states),
-        arrays.ByteaArray.of(metadatas),
-        arrays.Int4Array.of([c for c, _ in reservations]),
-        arrays.TextArray.of([r.kind for _, r in reservations]),
-        arrays.ByteaArray.of([r.key for _, r in reservations]),
-        arrays.UuidArray.of([r.owner for _, r in reservations]),
-        arrays.BoolArray.of([r.claim for _, r in reservations]),
-        arrays.Int4Array.of([c for c, _ in secrets]),
-        arrays.UuidArray.of([s.owner for _, s in secrets]),
-        arrays.TextArray.of([s.kind for _, s in secrets]),
-        arrays.ByteaArray.with_nulls([s.value for _, s in secrets]),
-    ]
-
-
-def pack_erasures(commands: Sequence[Command]) -> list[arrays.PackedArray]:
-    """The two parameters that `ledger.append_erasing` has beside those of `pack`."""
-    erasures = [(c, subject) for c, command in enumerate(commands, 1) for subject in command.erasures]
-    return [arrays.Int4Array.of([c for c, _ in erasures]), arrays.UuidArray.of([subject for _, subject in erasures])]

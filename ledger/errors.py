@@ -35,6 +35,10 @@ class VersionConflict(LedgerError):
         self.originator_id = originator_id
 
 
+class ReadOutdated(VersionConflict):
+    """Somebody appended to what the command only read. Nothing of it was written."""
+
+
 class ReservationTaken(LedgerError):
     """A key that must be unique belongs to `owner` already. Nothing of the command was written."""
 

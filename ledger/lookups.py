@@ -65,6 +65,13 @@ class _Event(NamedTuple):
     parsed: Parsed
 
 
+class Known(NamedTuple):
+    """The asker's own, and the hash of its last event."""
+
+    aggregate: Aggregate
+    hash: bytes
+
+
 class _Kept(NamedTuple):
     """Shared by all who ask: nobody changes it, everybody gets a copy."""
 
@@ -139,8 +146,8 @@ class Lookups:
         """What the aggregates that are kept weigh, at the most."""
         return self._kept_bytes
 
-    async def find(self, wanted: Sequence[Wanted]) -> dict[Wanted, Aggregate]:
-        """Those that there are, each the asker's own.
+    async def find(self, wanted: Sequence[Wanted]) -> dict[Wanted, Known]:
+        """Those that there are.
 
         Raises DatabaseAway, and what the codec raises for an event that it cannot read.
         """
@@ -148,7 +155,26 @@ class Lookups:
         self._asked.append((wanted, answer))
         self._schedule()
         found = await answer
-        return {each: copied(await self._fold(each.tenant_id, read)) for each, read in found.items() if each in wanted}
+        return {
+            each: Known(copied(await self._fold(each.tenant_id, read)), read.hash)
+            for each, read in found.items()
+            if each in wanted
+        }
+
+    def at_hand(self, wanted: Sequence[Wanted]) -> dict[Wanted, Known] | None:
+        """Those that are kept, as each was when it was last asked for; None if one is not. Nothing is asked: whoever decides upon them
+        has them validated by the append."""
+        found: dict[Wanted, Known] = {}
+        for each in wanted:
+            _, kept = self._base(each)
+            if kept is None:
+                return None
+            found[each] = Known(copied(kept.aggregate), kept.hash)
+        return found
+
+    def forget(self, tenant_id: UUID, id: UUID) -> None:
+        """It was changed: what is kept of it would be found outdated."""
+        self._forget((tenant_id, id))
 
     # Asking
 

@@ -12,7 +12,7 @@ from uuid import UUID
 import msgspec
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from ledger import appender, errors
+from ledger import errors, packing
 from ledger.caller import Caller
 from ledger.keys import NONCE_BYTES, MasterKey
 
@@ -44,11 +44,11 @@ def stands(originator_id: UUID, version: int) -> bytes:
     return _ENCODER.encode(Stands(originator_id, version))
 
 
-def refusing(master: MasterKey, caller: Caller, refused: Refused) -> appender.Command:
+def refusing(master: MasterKey, caller: Caller, refused: Refused) -> packing.Command:
     """A command that appends nothing but its refusal."""
     nonce = os.urandom(NONCE_BYTES)
     sealed = _cipher(master, caller).encrypt(nonce, _ENCODER.encode(refused), _about(caller))
-    return appender.Command(caller.tenant_id, caller.command_id, caller.fingerprint, _SEALED + nonce + sealed, ())
+    return packing.Command(caller.tenant_id, caller.command_id, caller.fingerprint, _SEALED + nonce + sealed, ())
 
 
 def read(master: MasterKey, caller: Caller, outcome: bytes) -> Stands:

@@ -10,7 +10,7 @@ from eventsourcing.domain import Aggregate
 from eventsourcing.utils import get_topic
 from psycopg.rows import TupleRow
 
-from ledger import appender, counts, errors, history, ids, lookups, outcomes, read, sealing
+from ledger import appender, counts, errors, history, ids, lookups, outcomes, packing, read, sealing
 from ledger.appender import Appender
 from ledger.caller import Caller, metadata
 from ledger.codec import Codec
@@ -92,7 +92,7 @@ class Ledger:
         """Those that there are, by id. Raises DatabaseAway."""
         if not ids:
             return {}
-        found = await self._lookups.find([Wanted(tenant_id, "", id.bytes) for id in ids])
+        found = await self._find([Wanted(tenant_id, "", id.bytes) for id in ids])
         return {each.id: each for each in found.values() if isinstance(each, cls)}
 
     async def load_by(self, cls: type[A], tenant_id: UUID, kind: str, keys: Sequence[str]) -> dict[str, A]:
@@ -101,8 +101,11 @@ class Ledger:
             return {}
         reference = self.keyring.master.reference
         wanted = {Wanted(tenant_id, kind, reference(tenant_id, kind, key)): key for key in keys}
-        found = await self._lookups.find(list(wanted))
+        found = await self._find(list(wanted))
         return {wanted[each]: holder for each, holder in found.items() if isinstance(holder, cls)}
+
+    async def _find(self, wanted: Sequence[Wanted]) -> dict[Wanted, Aggregate]:
+        return {each: known.aggregate for each, known in (await self._lookups.find(wanted)).items()}
 
     async def _load_at(self, cls: type[A], tenant_id: UUID, id: UUID, version: int) -> A | None:
         folded = await history.fold(self._pool, self.codec, self.keyring, tenant_id, id, version)
@@ -147,16 +150,17 @@ class Ledger:
         pending = [(each, list(each.pending_events)) for each in aggregates]
         events = await self._encode(caller, [event for _, new in pending for event in new])
         revocations = [*((id, False) for id in restores), *((id, True) for id in revokes)]
-        command = appender.Command(
+        command = packing.Command(
             tenant_id=caller.tenant_id,
             command_id=caller.command_id,
             fingerprint=caller.fingerprint,
             outcome=outcomes.stands(aggregate.id, aggregate.version),
             events=events,
             reservations=self._reservations(caller.tenant_id, claims, releases),
-            secrets=[appender.SecretValue(s.owner.bytes, s.kind.encode(), s.value) for s in secrets],
+            secrets=[packing.SecretValue(s.owner.bytes, s.kind.encode(), s.value) for s in secrets],
             erasures=[subject.bytes for subject in erases],
             revocations=[(id.bytes, revoked) for id, revoked in revocations],
+            reads=self._reads(aggregates),
         )
         try:
             appended = await self._appender.submit(command)
@@ -174,7 +178,13 @@ class Ledger:
                 each.modified_on = appended.recorded_at
                 if new[0].originator_version == each.INITIAL_VERSION:
                     each._created_on = appended.recorded_at  # the package offers no setter
+                else:
+                    self._lookups.forget(caller.tenant_id, each.id)
         return Receipt(aggregate, appended.position, appended.recorded_at, False)
+
+    def _reads(self, appended: Sequence[Aggregate]) -> Sequence[packing.Read]:
+        """What the append is to validate."""
+        return ()
 
     async def refuse(self, cls: type[A], caller: Caller, refused: outcomes.Refused) -> Receipt[A] | None:
         """Store that the caller's command was refused, if its id is new: None. The receipt if it was appended before.
@@ -216,14 +226,14 @@ class Ledger:
         aggregate = await self.load(cls, caller.tenant_id, stored.originator_id, stored.version)
         return Receipt(aggregate, appended.position, appended.recorded_at, True)
 
-    async def _encode(self, caller: Caller, events: Sequence[Any]) -> list[appender.Event]:
+    async def _encode(self, caller: Caller, events: Sequence[Any]) -> list[packing.Event]:
         subjects = {subject for event in events if (subject := self.codec.subject_of(event)) is not None}
         keys = self.keyring.at_hand(caller.tenant_id, subjects)
         if keys is None:
             async with self._pool.connection() as connection:
                 keys = await self.keyring.make(connection, caller.tenant_id, subjects)
         return [
-            appender.Event(
+            packing.Event(
                 event.originator_id.bytes,
                 event.originator_version,
                 get_topic(type(event)).encode(),
@@ -235,10 +245,10 @@ class Ledger:
 
     def _reservations(
         self, tenant_id: UUID, claims: Sequence[Claim], releases: Sequence[Claim]
-    ) -> list[appender.Reservation]:
+    ) -> list[packing.Reservation]:
         reference = self.keyring.master.reference
         return [
-            appender.Reservation(each.kind.encode(), reference(tenant_id, each.kind, each.key), each.owner.bytes, claim)
+            packing.Reservation(each.kind.encode(), reference(tenant_id, each.kind, each.key), each.owner.bytes, claim)
             for claim, some in ((False, releases), (True, claims))
             for each in some
         ]
@@ -347,15 +357,15 @@ class Ledger:
 
 def command_of(
     codec: Codec, master: MasterKey, caller: Caller, aggregate: Aggregate, claims: Sequence[Claim]
-) -> appender.Command:
+) -> packing.Command:
     """What `Ledger.append` would hand over, for whoever appends in a transaction of their own. No personal data."""
-    return appender.Command(
+    return packing.Command(
         tenant_id=caller.tenant_id,
         command_id=caller.command_id,
         fingerprint=caller.fingerprint,
         outcome=outcomes.stands(aggregate.id, aggregate.version),
         events=[
-            appender.Event(
+            packing.Event(
                 event.originator_id.bytes,
                 event.originator_version,
                 get_topic(type(event)).encode(),
@@ -365,7 +375,7 @@ def command_of(
             for event in aggregate.pending_events
         ],
         reservations=[
-            appender.Reservation(
+            packing.Reservation(
                 each.kind.encode(),
                 master.reference(caller.tenant_id, each.kind, each.key),
                 each.owner.bytes,

@@ -18,7 +18,7 @@ from bitnexus.moving import errors, format, passphrase
 from commands import reservations
 from commands import tenants as tenant_commands
 from domain import tenants
-from ledger import appender, arrays, ids, store
+from ledger import appender, arrays, ids, packing, store
 from ledger import errors as ledger_errors
 from ledger.caller import Caller
 from ledger.codec import Codec
@@ -125,7 +125,7 @@ def _register(connection: Connection[TupleRow], header: format.Header, how: Rest
     registration = tenants.register(id=header.tenant_id, slug=header.slug, name=header.name)
     claim = store.Claim(tenant_commands.SLUG, header.slug, header.tenant_id)
     command = store.command_of(how.codec, how.master, caller, registration, [claim])
-    row = connection.execute(appender.APPEND, appender.pack([command]), binary=True).fetchone()
+    row = connection.execute(packing.APPEND, packing.pack([command]), binary=True).fetchone()
     assert row is not None  # one row a command
     if row[0] == 4:
         raise tenant_commands.SlugTaken(header.slug)

@@ -10,7 +10,7 @@ from eventsourcing.persistence import Notification, StoredEvent, Tracking
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
-from ledger import appender, ids, read
+from ledger import ids, packing, read
 from ledger.recorders import wakes
 from ledger.recorders.connections import Connections
 
@@ -91,7 +91,7 @@ class Stream:
         if not self._is_owner:
             self.check_owner()
         command_id = ids.new_id()
-        command = appender.Command(
+        command = packing.Command(
             self.tenant_id, command_id, b"", b"", [self._event(stored, command_id) for stored in stored_events]
         )
         status, position = self._send(command, tracking)
@@ -103,12 +103,12 @@ class Stream:
         wakes.moved(self.tenant_id)
         return range(position - len(stored_events) + 1, position + 1)
 
-    def _send(self, command: appender.Command, tracking: Tracking | None) -> tuple[int, int]:
+    def _send(self, command: packing.Command, tracking: Tracking | None) -> tuple[int, int]:
         """The command's status and position. Over a lost connection it is sent again with the same id and same bytes."""
-        packed = appender.pack([command])  # the one place that knows how the function takes its arrays
+        packed = packing.pack([command])  # the one place that knows how the function takes its arrays
 
         def append(connection: Connection[TupleRow]) -> TupleRow | None:
-            return connection.execute(appender.APPEND, packed, binary=True, prepare=True).fetchone()
+            return connection.execute(packing.APPEND, packed, binary=True, prepare=True).fetchone()
 
         def append_tracked(connection: Connection[TupleRow]) -> TupleRow | None:
             assert tracking is not None
@@ -125,7 +125,7 @@ class Stream:
     def _open(self) -> None:
         self.connections.run(lambda connection: connection.execute(OPEN_STREAM, (self.tenant_id,)))
 
-    def _event(self, stored: StoredEvent, command_id: UUID) -> appender.Event:
+    def _event(self, stored: StoredEvent, command_id: UUID) -> packing.Event:
         version = stored.originator_version + self._shift
         if not 1 <= version <= VERSION_MAX:
             raise persistence.DataError(
@@ -133,7 +133,7 @@ class Stream:
                 f"{self._initial_version}. Set LEDGER_INITIAL_VERSION=0 for aggregates whose first version is 0."
             )
         metadata = Metadata(command_id, os.urandom(16).hex(), self.application, self._initial_version)
-        return appender.Event(
+        return packing.Event(
             _uuid(stored.originator_id).bytes,
             version,
             stored.topic.encode(),

@@ -4,7 +4,7 @@ import base64
 from datetime import datetime
 from uuid import UUID
 
-from ledger import appender, chain, ids
+from ledger import chain, ids, packing
 from tests.api.house import House, Served
 from tests.world import World
 
@@ -38,8 +38,8 @@ async def test_the_entries_chain_from_genesis_to_the_head(served: Served, a: Hou
 
 
 async def test_bytes_that_are_no_text_come_in_base64(served: Served, a: House, world: World) -> None:
-    event = appender.Event(ids.new_id().bytes, 1, b"product.listed", b'{"a":"\xff"}', b"{}")
-    await world.appender.submit(appender.Command(a.id, ids.new_id(), b"", b"", [event]))
+    event = packing.Event(ids.new_id().bytes, 1, b"product.listed", b'{"a":"\xff"}', b"{}")
+    await world.appender.submit(packing.Command(a.id, ids.new_id(), b"", b"", [event]))
     head = (await a.ledger.head(a.id)).position
     page = (await served.get(a.admin, "/ledger/entries", params={"from": head})).json()
     (entry,) = page["data"]

@@ -15,7 +15,7 @@ from bitnexus import expiry
 from commands import tenants
 from domain.tenants import PLATFORM_ID
 from ledger import errors, ids
-from ledger.appender import Command
+from ledger.packing import Command
 from tests.world import Database, World, caller
 
 DAY = timedelta(hours=24)

@@ -12,7 +12,8 @@ from uuid import UUID
 
 from bitnexus import database as connections
 from ledger import errors, ids
-from ledger.appender import Appender, Command, Event
+from ledger.appender import Appender
+from ledger.packing import Command, Event
 from ledger.waker import Waker
 
 SENDINGS_MAX = 20

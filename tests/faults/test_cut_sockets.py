@@ -9,7 +9,8 @@ import pytest
 
 from bitnexus import database as connections
 from ledger import ids, lane
-from ledger.appender import Appended, Appender, Command
+from ledger.appender import Appended, Appender
+from ledger.packing import Command
 from ledger.waker import Waker
 from tests.faults import load, loading
 from tests.faults.proxy import Proxy

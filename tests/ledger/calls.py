@@ -168,3 +168,11 @@ def state_of_size(leaf_bytes: int, event: Event) -> bytes:
     """A state that makes the event's leaf that long."""
     rest = chain.LEAF_BYTES_FIXED + len(event.topic.encode()) + len(event.metadata)
     return b"x" * (leaf_bytes - rest)
+
+
+def read_whole(app: Connection[TupleRow]) -> list[str]:
+    """The ledger's tables that this transaction read from end to end."""
+    rows = app.execute(
+        "SELECT relname FROM pg_catalog.pg_stat_xact_all_tables WHERE schemaname = 'ledger' AND seq_scan > 0"
+    ).fetchall()
+    return [name for (name,) in rows]

@@ -12,14 +12,6 @@ from tests.ledger.calls import APPENDED, REPLAYED, RESERVATION_TAKEN, VERSION_CO
 App = Connection[TupleRow]
 
 
-def _read_whole(app: App) -> list[str]:
-    """The ledger's tables that this transaction read from end to end."""
-    rows = app.execute(
-        "SELECT relname FROM pg_catalog.pg_stat_xact_all_tables WHERE schemaname = 'ledger' AND seq_scan > 0"
-    ).fetchall()
-    return [name for (name,) in rows]
-
-
 def test_no_flush_reads_a_table_from_end_to_end(app: App, tenant: UUID) -> None:
     """Plans are kept as long as the connection is. One that was right for an empty table stops the ledger when it has grown."""
     originator, holder = ids.new_id(), ids.new_id()
@@ -38,4 +30,4 @@ def test_no_flush_reads_a_table_from_end_to_end(app: App, tenant: UUID) -> None:
         ]
         answers = calls.append(app, first, *refused, releasing)
         assert calls.statuses(answers) == [REPLAYED, VERSION_CONFLICT, RESERVATION_TAKEN, APPENDED]
-        assert _read_whole(app) == []
+        assert calls.read_whole(app) == []

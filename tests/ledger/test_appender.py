@@ -15,7 +15,8 @@ from psycopg.rows import TupleRow
 
 from bitnexus import database as connections
 from ledger import appender, errors, ids, lane
-from ledger.appender import Appended, Appender, Command, Event, Reservation
+from ledger.appender import Appended, Appender
+from ledger.packing import Command, Event, Reservation
 from ledger.waker import Waker
 from tests.ledger import calls
 from tests.world import Database

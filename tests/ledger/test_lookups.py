@@ -46,8 +46,10 @@ async def repriced(world: World, product: products.Product, price: int) -> None:
 
 async def price(looked_up: Lookups, wanted: Wanted) -> Decimal | None:
     found = (await looked_up.find([wanted])).get(wanted)
-    assert found is None or isinstance(found, products.Product)
-    return None if found is None else found.price
+    if found is None:
+        return None
+    assert isinstance(found.aggregate, products.Product)
+    return found.aggregate.price
 
 
 def by_sku(tenant_id: uuid.UUID, sku: str) -> Wanted:
@@ -69,7 +71,9 @@ async def test_many_who_ask_at_once_are_one_call(world: World, tenant_id: uuid.U
     made = [await listed(world, tenant, f"S{n}") for tenant in (tenant_id, other) for n in range(5)]
     wanted = [by_id(each) for each in made] + [by_sku(each.tenant_id, each.sku) for each in made]
     found = await asyncio.gather(*(looked_up.find([each]) for each in wanted * 3))
-    assert [each[one].id for each, one in zip(found, wanted * 3, strict=True)] == [each.id for each in made * 6]
+    assert [each[one].aggregate.id for each, one in zip(found, wanted * 3, strict=True)] == [
+        each.id for each in made * 6
+    ]
     assert looked_up.calls == 1
 
 
@@ -87,7 +91,9 @@ async def test_few_who_ask_during_a_call_go_together_after_it(
                 await asyncio.sleep(0)
             assert looked_up.calls == (1 if asked < lookups.SECOND_ASKS_MIN else 2)
     found = await asyncio.gather(*finds)
-    assert [[each.id for each in one.values()] for one in found] == [[made.id]] * (1 + lookups.SECOND_ASKS_MIN)
+    assert [[each.aggregate.id for each in one.values()] for one in found] == [[made.id]] * (
+        1 + lookups.SECOND_ASKS_MIN
+    )
     assert looked_up.calls == 2
 
 
@@ -167,7 +173,7 @@ async def test_nobody_sees_what_another_asker_does_to_it(
     await world.ledger.append(caller(tenant_id), sale)
     wanted = Wanted(tenant_id, "", sale.id.bytes)
     for _ in range(2):
-        found = (await looked_up.find([wanted]))[wanted]
+        found = (await looked_up.find([wanted]))[wanted].aggregate
         assert isinstance(found, transactions.Transaction)
         assert (found.refunded_quantities, found.pending_events, found.version) == ({}, [], 1)
         found.refund(ids.new_id(), None, reason=None, occurred_at=product.created_on, source=None, external_id=None)
@@ -199,7 +205,7 @@ async def test_nothing_about_a_person_is_kept(world: World, tenant_id: uuid.UUID
     )
     account = (await account_commands.register(command, caller(tenant_id), world.ledger, world.passwords)).aggregate
     wanted = Wanted(tenant_id, "", account.id.bytes)
-    found = (await looked_up.find([wanted]))[wanted]
+    found = (await looked_up.find([wanted]))[wanted].aggregate
     assert isinstance(found, accounts.Account)
     assert found.email == "ann@example.com"
     assert looked_up.kept_bytes == 0

@@ -11,7 +11,7 @@ from uuid import UUID
 from eventsourcing.domain import Aggregate
 
 from domain import accounts, products, tenants, transactions
-from ledger import appender, ids
+from ledger import ids, packing
 from tests.world import World, caller
 
 BEGIN = datetime(2010, 12, 1, 20, tzinfo=UTC)
@@ -63,8 +63,8 @@ async def tell(world: World, story: Story, events: int, seed: int = 1) -> Story:
 
 async def append_unknown_topic(world: World, story: Story) -> None:
     """An event of a newer release."""
-    event = appender.Event(ids.new_id().bytes, 1, b"weather.changed", b'{"to":"rain"}', b"{}")
-    appended = await world.appender.submit(appender.Command(story.tenant_id, ids.new_id(), b"", b"[]", [event]))
+    event = packing.Event(ids.new_id().bytes, 1, b"weather.changed", b'{"to":"rain"}', b"{}")
+    appended = await world.appender.submit(packing.Command(story.tenant_id, ids.new_id(), b"", b"[]", [event]))
     story.position = appended.position
 
 
