@@ -1,15 +1,16 @@
 """Synchronous connections of each role, for tests that talk to the database themselves."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from uuid import UUID
 
 import psycopg
 import pytest
+import pytest_asyncio
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
 from bitnexus import database as connections
-from tests.ledger import calls
+from tests.ledger import appenders, calls
 from tests.world import Database
 
 
@@ -37,3 +38,9 @@ def owner(database: Database) -> Iterator[Connection[TupleRow]]:
 def tenant(app: Connection[TupleRow]) -> UUID:
     """A tenant with an open stream and nothing in it."""
     return calls.open_streams(app, 1)[0]
+
+
+@pytest_asyncio.fixture
+async def bench(database: Database) -> AsyncIterator[appenders.Bench]:
+    async with appenders.at_work(database) as bench:
+        yield bench
