@@ -52,7 +52,7 @@ local counter, before, after = 0
 local threads = 0
 function setup(thread) thread:set("id", threads); threads = threads + 1 end
 function init()  -- the text but for the key is made once: wrk takes processor time from those it asks
-    wrk.headers["Idempotency-Key"] = id .. "-~"
+    wrk.headers["Idempotency-Key"] = id .. "-BURST-~"
     before, after = wrk.format():match("^(.*)~(.*)$")
 end
 function request()
@@ -157,7 +157,7 @@ class Shop:
 
     def sell(self, seconds: int) -> dict[str, float]:
         self._bursts += 1  # no idempotency key is sent twice
-        script = self._script.replace('id .. "-"', f'id .. "-{self._bursts}-"')
+        script = self._script.replace("BURST", str(self._bursts))
         return _wrk(f"{self._url}/api/v1/transactions", script, seconds, self._folder)
 
 

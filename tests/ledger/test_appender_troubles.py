@@ -14,7 +14,6 @@ from ledger.appender import Appended
 from tests.ledger import calls
 from tests.ledger.appenders import PATIENCE_S, Bench, answers, appended, command, event
 
-
 # Locks
 
 
