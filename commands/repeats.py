@@ -57,7 +57,8 @@ def repeatable(cls: type[A], *, optimistic: bool = False) -> Callable[[Handler[C
                 try:
                     return await handler(command, caller, at, *args, **kwargs)
                 except _LOOKED_AT as refused:
-                    if not (isinstance(at, Optimistic) and at.guessed):
+                    guessed = isinstance(at, Optimistic) and at.guessed
+                    if not guessed and not isinstance(refused, errors.ReadOutdated):
                         first = await before(refused, cls, caller, ledger)
                         if first is not None:
                             return first
@@ -104,6 +105,6 @@ def check_version(aggregate: aggregates.Aggregate, version: int | None) -> None:
 
 def _is_met(refused: Exception, command: object) -> bool:
     """Whether only the moment was wrong. Who names a version wants it decided upon that one or not at all."""
-    if isinstance(refused, errors.SubjectErased | errors.ReadOutdated):
+    if isinstance(refused, errors.SubjectErased):
         return True
     return isinstance(refused, errors.VersionConflict) and getattr(command, "version", None) is None

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
@@ -45,6 +46,8 @@ RECOVERY_S_MAX = 5.0
 """How long a look-up waits for a database that went away: no longer than for a free connection."""
 
 STATEMENTS = {"look_up": "AS SELECT * FROM ledger.look_up($1, $2, $3, $4, $5, $6)"}
+NOBODY = bytes(16)
+"""In the place of an owner that is not known."""
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _CONTAINERS = frozenset((list, dict, set))
 
@@ -52,9 +55,10 @@ Pool = AsyncConnectionPool[AsyncConnection[TupleRow]]
 
 
 class Wanted(NamedTuple):
-    """An aggregate, by its id's 16 bytes (kind ""), or the holder of a reservation, by kind and reference."""
+    """An aggregate, by its id's 16 bytes (kind ""), or the holder of a reservation, by kind and reference. The tenant is its id's number:
+    what is looked up in dictionaries here is no UUID, as those are hashed in Python."""
 
-    tenant_id: UUID
+    tenant: int
     kind: str
     key: bytes
 
@@ -66,9 +70,10 @@ class _Event(NamedTuple):
 
 
 class Known(NamedTuple):
-    """The asker's own, and the hash of its last event."""
+    """The asker's own, its id, and the hash of its last event."""
 
     aggregate: Aggregate
+    owner: bytes
     hash: bytes
 
 
@@ -83,7 +88,7 @@ class _Kept(NamedTuple):
 class _Read:
     """What a call brought of one wanted thing."""
 
-    def __init__(self, owner: UUID, base: _Kept | None) -> None:
+    def __init__(self, owner: bytes, base: _Kept | None) -> None:
         self.owner = owner
         self.is_checked = base is None  # the database has the event that is known as the last one
         self.events: list[_Event] = []
@@ -126,9 +131,9 @@ class Lookups:
         self._in_flight = 0
         self._scheduled = False
         self.calls = 0
-        self._kept: OrderedDict[tuple[UUID, UUID], _Kept] = OrderedDict()  # least recently used first
+        self._kept: OrderedDict[tuple[int, bytes], _Kept] = OrderedDict()  # least recently used first
         self._kept_bytes, self._kept_bytes_max = 0, kept_bytes_max
-        self._holders: OrderedDict[Wanted, UUID] = OrderedDict()  # as they were; least recently used first
+        self._holders: OrderedDict[Wanted, bytes] = OrderedDict()  # as they were; least recently used first
 
     async def start(self) -> None:
         """Connects; raises psycopg.OperationalError if the database is not there."""
@@ -156,7 +161,7 @@ class Lookups:
         self._schedule()
         found = await answer
         return {
-            each: Known(copied(await self._fold(each.tenant_id, read)), read.hash)
+            each: Known(copied(await self._fold(each.tenant, read)), read.owner, read.hash)
             for each, read in found.items()
             if each in wanted
         }
@@ -166,15 +171,15 @@ class Lookups:
         has them validated by the append."""
         found: dict[Wanted, Known] = {}
         for each in wanted:
-            _, kept = self._base(each)
+            owner, kept = self._base(each)
             if kept is None:
                 return None
-            found[each] = Known(copied(kept.aggregate), kept.hash)
+            found[each] = Known(copied(kept.aggregate), owner, kept.hash)
         return found
 
     def forget(self, tenant_id: UUID, id: UUID) -> None:
         """It was changed: what is kept of it would be found outdated."""
-        self._forget((tenant_id, id))
+        self._forget((tenant_id.int, id.bytes))
 
     # Asking
 
@@ -192,7 +197,7 @@ class Lookups:
         while self._asked and len(wanted) < WANTED_PER_CALL_MAX:
             asks.append(self._asked.popleft())
             wanted.update(dict.fromkeys(asks[-1][0]))
-        ordered = sorted(wanted, key=lambda each: each.tenant_id.bytes)
+        ordered = sorted(wanted, key=attrgetter("tenant"))
         bases = [self._base(each) for each in ordered]
         self._in_flight += 1
         self.calls += 1
@@ -200,19 +205,19 @@ class Lookups:
         answer.add_done_callback(partial(self._answered, asks, ordered, bases))
         self._schedule()
 
-    def _base(self, wanted: Wanted) -> tuple[UUID, _Kept | None]:
+    def _base(self, wanted: Wanted) -> tuple[bytes, _Kept | None]:
         """Whose events are wanted, as far as is known, and what is known of it."""
-        owner = UUID(bytes=wanted.key) if not wanted.kind else self._holders.get(wanted, UUID(int=0))
-        kept = self._kept.get((wanted.tenant_id, owner))
+        owner = self._holders.get(wanted, NOBODY) if wanted.kind else wanted.key
+        kept = self._kept.get((wanted.tenant, owner))
         if kept is not None:
-            self._kept.move_to_end((wanted.tenant_id, owner))
+            self._kept.move_to_end((wanted.tenant, owner))
         return owner, kept
 
     def _answered(
         self,
         asks: list[_Ask],
         ordered: list[Wanted],
-        bases: list[tuple[UUID, _Kept | None]],
+        bases: list[tuple[bytes, _Kept | None]],
         found: "asyncio.Future[PGresult]",
     ) -> None:
         self._in_flight -= 1
@@ -221,7 +226,7 @@ class Lookups:
             read = self._read(ordered, bases, found.result())
         except _Stale:
             for each, (owner, _) in zip(ordered, bases, strict=True):
-                self._forget((each.tenant_id, owner))
+                self._forget((each.tenant, owner))
             self._asked.extendleft(reversed(asks))
             self._schedule()
         except asyncio.CancelledError:
@@ -231,18 +236,17 @@ class Lookups:
         else:
             _settle(asks, read, None)
 
-    def _read(self, ordered: list[Wanted], bases: list[tuple[UUID, _Kept | None]], result: PGresult) -> _Found:
+    def _read(self, ordered: list[Wanted], bases: list[tuple[bytes, _Kept | None]], result: PGresult) -> _Found:
         """Raises _Stale."""
         found: _Found = {}
         value = result.get_value
         for row in range(result.ntuples):
             index = _int(value(row, 0)) - 1
-            owner_bytes, position = value(row, 1), value(row, 2)
+            owner, position = value(row, 1), value(row, 2)
             wanted, (guess, kept) = ordered[index], bases[index]
-            if owner_bytes is None:
+            if owner is None:
                 self._holders.pop(wanted, None)
                 continue
-            owner = UUID(bytes=owner_bytes)
             base = kept if owner == guess else None
             if position is None:
                 if base is not None:
@@ -257,7 +261,7 @@ class Lookups:
                 read.is_checked = base is not None and hash == base.hash
                 continue
             try:
-                parsed = self._codec.parse((value(row, 4) or b"").decode(), owner, version, state)
+                parsed = self._codec.parse((value(row, 4) or b"").decode(), UUID(bytes=owner), version, state)
             except errors.LedgerError as error:
                 read.error = error
                 continue
@@ -280,10 +284,11 @@ class Lookups:
 
     # Folding and keeping
 
-    async def _fold(self, tenant_id: UUID, read: _Read) -> Aggregate:
+    async def _fold(self, tenant: int, read: _Read) -> Aggregate:
         if read.error is not None:
             raise read.error
         if read.events:
+            tenant_id, owner = UUID(int=tenant), UUID(bytes=read.owner)
             subjects = {event.parsed.subject_id for event in read.events if event.parsed.subject_id is not None}
             keys = self.keyring.at_hand(tenant_id, subjects)
             if keys is None:
@@ -292,17 +297,17 @@ class Lookups:
             if read.events:  # nobody else folded it while the keys were read
                 folded: Any = None if read.folded is None else copied(read.folded)
                 for version, recorded_at, parsed in read.events:
-                    event = self._codec.finish(tenant_id, read.owner, version, recorded_at, parsed, keys)
+                    event = self._codec.finish(tenant_id, owner, version, recorded_at, parsed, keys)
                     folded = event.mutate(folded)
                 read.folded, read.events = folded, []
                 if subjects:
-                    self._forget((tenant_id, read.owner))
+                    self._forget((tenant, read.owner))
                 else:
-                    self._keep((tenant_id, read.owner), _Kept(folded, read.hash, read.size))
+                    self._keep((tenant, read.owner), _Kept(folded, read.hash, read.size))
         assert read.folded is not None
         return read.folded
 
-    def _keep(self, key: tuple[UUID, UUID], kept: _Kept) -> None:
+    def _keep(self, key: tuple[int, bytes], kept: _Kept) -> None:
         self._forget(key)
         if kept.size > self._kept_bytes_max:
             return
@@ -312,7 +317,7 @@ class Lookups:
             _, oldest = self._kept.popitem(last=False)
             self._kept_bytes -= oldest.size
 
-    def _forget(self, key: tuple[UUID, UUID]) -> None:
+    def _forget(self, key: tuple[int, bytes]) -> None:
         kept = self._kept.pop(key, None)
         if kept is not None:
             self._kept_bytes -= kept.size
@@ -354,16 +359,16 @@ def _settle(asks: Sequence[_Ask], found: _Found | None, error: Exception | None)
             answer.set_exception(error)
 
 
-def _packed(ordered: Sequence[Wanted], bases: Sequence[tuple[UUID, _Kept | None]]) -> list[bytes]:
-    counts: dict[UUID, int] = {}
+def _packed(ordered: Sequence[Wanted], bases: Sequence[tuple[bytes, _Kept | None]]) -> list[bytes]:
+    counts: dict[int, int] = {}
     for each in ordered:
-        counts[each.tenant_id] = counts.get(each.tenant_id, 0) + 1
+        counts[each.tenant] = counts.get(each.tenant, 0) + 1
     packed: list[arrays.PackedArray] = [
-        arrays.UuidArray.of([tenant_id.bytes for tenant_id in counts]),
+        arrays.UuidArray.of([tenant.to_bytes(16) for tenant in counts]),
         arrays.Int4Array.of(list(counts.values())),
         arrays.TextArray.of([each.kind.encode() for each in ordered]),
         arrays.ByteaArray.of([each.key if each.kind else b"" for each in ordered]),
-        arrays.UuidArray.of([owner.bytes for owner, _ in bases]),
+        arrays.UuidArray.of([owner for owner, _ in bases]),
         arrays.Int4Array.of([0 if kept is None else kept.aggregate.version for _, kept in bases]),
     ]
     return [each.data for each in packed]

@@ -6,30 +6,25 @@ may be decided upon what the process has at hand, without asking.
 """
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
-from uuid import UUID
 
 from eventsourcing.domain import Aggregate
 
-from ledger import errors, packing
-from ledger.caller import Caller
+from ledger import packing
 from ledger.lookups import Wanted
-from ledger.store import Ledger, Receipt
-
-A = TypeVar("A", bound=Aggregate)
+from ledger.store import Ledger
 
 
 class Optimistic(Ledger):
     """For one attempt at one command. Its `append` raises ReadOutdated, beside what the ledger's does, if what was read no longer stands.
 
-    `asks`: it looks everything up. Otherwise it takes what is at hand, and what is decided without an append, such as a refusal, is
+    `asks`: it looks everything up. Otherwise it takes what is at hand; what is decided then without an append, such as a refusal, is
     worth nothing while `guessed`: decide again.
     """
 
     def __init__(self, ledger: Ledger, *, asks: bool) -> None:
         self.__dict__.update(ledger.__dict__)
         self._asks = asks
-        self._read: dict[Wanted, tuple[UUID, bytes]] = {}
+        self._read: list[packing.Read] = []
         self.guessed = False
 
     async def _find(self, wanted: Sequence[Wanted]) -> dict[Wanted, Aggregate]:
@@ -38,23 +33,13 @@ class Optimistic(Ledger):
             known = await self._lookups.find(wanted)
         else:
             self.guessed = True
-        self._read.update((each, (found.aggregate.id, found.hash)) for each, found in known.items())
-        return {each: found.aggregate for each, found in known.items()}
-
-    async def append(self, caller: Caller, aggregate: A, *others: Aggregate, **what: Any) -> Receipt[A]:
-        try:
-            return await super().append(caller, aggregate, *others, **what)
-        except errors.ReadOutdated:
-            raise
-        except errors.LedgerError:
-            self.guessed = False  # it stood
-            raise
+        found: dict[Wanted, Aggregate] = {}
+        for each, (aggregate, owner, hash) in known.items():
+            found[each] = aggregate
+            self._read.append(packing.Read(each.kind.encode(), each.key if each.kind else b"", owner, hash))
+        return found
 
     def _reads(self, appended: Sequence[Aggregate]) -> Sequence[packing.Read]:
-        """Of what is appended to, the versions say whether it still stands."""
-        changed = {each.id for each in appended}
-        return [
-            packing.Read(wanted.kind.encode(), wanted.key if wanted.kind else b"", owner.bytes, hash)
-            for wanted, (owner, hash) in self._read.items()
-            if owner not in changed
-        ]
+        self.guessed = False  # the append says whether it stood
+        changed = [each.id.bytes for each in appended]  # of these the versions say so
+        return [read for read in self._read if read.owner not in changed]

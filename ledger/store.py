@@ -92,7 +92,7 @@ class Ledger:
         """Those that there are, by id. Raises DatabaseAway."""
         if not ids:
             return {}
-        found = await self._find([Wanted(tenant_id, "", id.bytes) for id in ids])
+        found = await self._find([Wanted(tenant_id.int, "", id.bytes) for id in ids])
         return {each.id: each for each in found.values() if isinstance(each, cls)}
 
     async def load_by(self, cls: type[A], tenant_id: UUID, kind: str, keys: Sequence[str]) -> dict[str, A]:
@@ -100,7 +100,7 @@ class Ledger:
         if not keys:
             return {}
         reference = self.keyring.master.reference
-        wanted = {Wanted(tenant_id, kind, reference(tenant_id, kind, key)): key for key in keys}
+        wanted = {Wanted(tenant_id.int, kind, reference(tenant_id, kind, key)): key for key in keys}
         found = await self._find(list(wanted))
         return {wanted[each]: holder for each, holder in found.items() if isinstance(holder, cls)}
 

@@ -53,11 +53,11 @@ async def price(looked_up: Lookups, wanted: Wanted) -> Decimal | None:
 
 
 def by_sku(tenant_id: uuid.UUID, sku: str) -> Wanted:
-    return Wanted(tenant_id, "sku", MASTER.reference(tenant_id, "sku", sku))
+    return Wanted(tenant_id.int, "sku", MASTER.reference(tenant_id, "sku", sku))
 
 
 def by_id(product: products.Product) -> Wanted:
-    return Wanted(product.tenant_id, "", product.id.bytes)
+    return Wanted(product.tenant_id.int, "", product.id.bytes)
 
 
 async def owner_of(world: World) -> AsyncConnection[TupleRow]:
@@ -171,7 +171,7 @@ async def test_nobody_sees_what_another_asker_does_to_it(
         id=ids.new_id(), tenant_id=tenant_id, lines=[line], currency="EUR", occurred_at=product.created_on
     )
     await world.ledger.append(caller(tenant_id), sale)
-    wanted = Wanted(tenant_id, "", sale.id.bytes)
+    wanted = Wanted(tenant_id.int, "", sale.id.bytes)
     for _ in range(2):
         found = (await looked_up.find([wanted]))[wanted].aggregate
         assert isinstance(found, transactions.Transaction)
@@ -204,7 +204,7 @@ async def test_nothing_about_a_person_is_kept(world: World, tenant_id: uuid.UUID
         email="ann@example.com", name="Ann", password="correct horse", role=accounts.Role.USER
     )
     account = (await account_commands.register(command, caller(tenant_id), world.ledger, world.passwords)).aggregate
-    wanted = Wanted(tenant_id, "", account.id.bytes)
+    wanted = Wanted(tenant_id.int, "", account.id.bytes)
     found = (await looked_up.find([wanted]))[wanted].aggregate
     assert isinstance(found, accounts.Account)
     assert found.email == "ann@example.com"
