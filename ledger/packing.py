@@ -77,6 +77,10 @@ class Command(NamedTuple):
 
 def checked_size(command: Command) -> int:
     """Bytes that it holds in the queue, about. Raises EventTooLarge, ValueError for what the database would refuse anyhow."""
+    if command.reads and (command.erasures or command.revocations):
+        raise ValueError(
+            "no statement validates what a command read and erases or revokes for it, too: give one or the other"
+        )
     size = 200 + len(command.outcome) + READ_BYTES * len(command.reads)
     for _, version, topic, state, metadata in command.events:
         leaf_bytes = len(topic) + len(state) + len(metadata) + chain.LEAF_BYTES_FIXED

@@ -258,6 +258,13 @@ async def test_one_who_ends_sessions_meanwhile_goes_by_another_call(
     assert calls() == ["append_validating", "append_revoking", "append_validating"]
 
 
+async def test_who_reads_cannot_erase_or_revoke_with_it(world: World, tenant_id: UUID, mug: UUID) -> None:
+    """No statement does both; what is queued goes in one."""
+    for other in ({"revocations": [(ids.new_id().bytes, True)]}, {"erasures": [ids.new_id().bytes]}):
+        with pytest.raises(ValueError, match="one or the other"):
+            world.appender.submit(reading(world, tenant_id, mug)._replace(**other))
+
+
 async def test_what_is_appended_to_is_not_read(world: World, tenant_id: UUID, mug: UUID) -> None:
     """Its version says as much."""
     at_hand = Optimistic(world.ledger, asks=False)
