@@ -31,8 +31,9 @@ def test_a_view_as_it_stood(bitnexus: CommandLine, database: Database) -> None:
     """By position and by instant, in whole or its first rows; the live view is not needed for it, and is not made."""
     with psycopg.connect(database.owner_url, autocommit=True) as owner:
         query = (
-            "SELECT max(position), recorded_at FROM ledger.events WHERE topic = 'transaction.recorded'"
-            " GROUP BY recorded_at ORDER BY recorded_at OFFSET 5 LIMIT 1"
+            "SELECT position, recorded_at FROM (SELECT max(position) AS position, recorded_at, sum(count(*)) OVER (ORDER BY recorded_at)"
+            " AS sold FROM ledger.events WHERE topic = 'transaction.recorded' GROUP BY recorded_at) AS flush"
+            " WHERE sold >= 10 ORDER BY recorded_at LIMIT 1"
         )
         ((position, recorded_at),) = owner.execute(query).fetchall()
     then = at(bitnexus, "transactions", position)
