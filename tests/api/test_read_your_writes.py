@@ -117,8 +117,13 @@ async def test_an_export_after_a_crash_waits_for_the_views_themselves(
         await a.refunds(sale, 1)
         for each in ("transactions", "refunds"):  # remembered from before the crash; the export itself records an event
             reached.moved(a.id, each, (await a.ledger.head(a.id)).position + 10)
-        behind = await waiting.get(a.user, f"/users/{a.user.id}/export")
-        assert behind.status_code == 503
+        for _ in range(
+            3
+        ):  # the other view may be behind, too, by the event that the export records; the next one waits for it
+            behind = await waiting.get(a.user, f"/users/{a.user.id}/export")
+            assert behind.status_code == 503
+            if reached.at(a.id, view) == 0:
+                break
         assert reached.at(a.id, view) == 0
         free = asyncio.create_task(served.views_reach(a))
     await free
