@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -10,27 +10,17 @@ from uuid import UUID
 import pytest
 import pytest_asyncio
 
-from bitnexus import database as connections
 from commands import products, repeats, transactions
 from domain import products as domain_products
 from domain import transactions as domain_transactions
 from ledger import errors, ids, lookups, packing
 from ledger.appender import Appended
-from ledger.keyring import Keyring
 from ledger.lookups import Wanted
 from ledger.optimistic import Optimistic
 from ledger.packing import Command, Event, Read
 from ledger.store import Ledger
 from tests.commands.test_transactions import list_mug, sale
-from tests.world import MASTER, World, caller
-
-
-@pytest_asyncio.fixture
-async def elsewhere(world: World) -> AsyncIterator[Ledger]:
-    """Another process's."""
-    keyring, connect = Keyring(MASTER), connections.connector(world.database.app_url, "app")
-    async with lookups.running(connect, world.app, world.ledger.codec, keyring) as looks:
-        yield Ledger(world.app, world.appender, looks, world.ledger.codec, keyring)
+from tests.world import World, caller
 
 
 @pytest_asyncio.fixture

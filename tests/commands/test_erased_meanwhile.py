@@ -1,6 +1,6 @@
 """Somebody is erased by another process while a command of theirs is under way in this one, which has their key for two seconds more."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -10,25 +10,15 @@ import pyotp
 import pytest
 import pytest_asyncio
 
-from bitnexus import database as connections
 from commands import accounts, mails, privacy, transactions
 from commands.accounts import email, mailed, password, registering, second_factor
-from ledger import errors, ids, lookups
-from ledger.keyring import Keyring
+from ledger import errors, ids
 from ledger.store import Ledger
 from tests.reactions.mailbox import Mailbox, token_in
-from tests.world import MASTER, World, caller
+from tests.world import World, caller
 
 ANN = accounts.Register(email="ann@example.com", name="Ann", password="correct horse battery")
 NEW = "ann@elsewhere.example"
-
-
-@pytest_asyncio.fixture
-async def elsewhere(world: World) -> AsyncIterator[Ledger]:
-    """Another process's."""
-    keyring, connect = Keyring(MASTER), connections.connector(world.database.app_url, "app")
-    async with lookups.running(connect, world.app, world.ledger.codec, keyring) as looks:
-        yield Ledger(world.app, world.appender, looks, world.ledger.codec, keyring)
 
 
 @pytest_asyncio.fixture
