@@ -16,7 +16,7 @@ STATEMENTS = {
     "append": "AS SELECT * FROM ledger.append(" + ", ".join(f"${n}" for n in range(1, 21)) + ")",
     # The same for a flush that erases somebody, of migrations/0006_pre_erasure.sql.
     "append_erasing": "AS SELECT * FROM ledger.append_erasing(" + ", ".join(f"${n}" for n in range(1, 23)) + ")",
-    # The same for a flush of commands that were decided upon what was at hand, of migrations/0033_pre_append_validating.sql.
+    # The same for a flush with reads, of migrations/0033_pre_append_validating.sql.
     "append_validating": "AS SELECT * FROM ledger.append_validating(" + ", ".join(f"${n}" for n in range(1, 26)) + ")",
     # The same for a flush that ends sessions or suspends a tenant (ledger.append_revoking).
     "append_revoking": "AS SELECT * FROM ledger.append_revoking(" + ", ".join(f"${n}" for n in range(1, 26)) + ")",
@@ -51,7 +51,7 @@ class SecretValue(NamedTuple):
 
 
 class Read(NamedTuple):
-    """What a command was decided upon without asking: the owner's last event has that hash (32 bytes), and with a kind, which is empty
+    """What a command was decided upon and does not change: the owner's last event has that hash (32 bytes), and with a kind, which is empty
     else, the owner holds that key."""
 
     kind: bytes

@@ -97,7 +97,7 @@ class Worker:
         self._reconnect_s = RECONNECT_S_MIN
         self._events = 0
         self._catching_up = False  # the last batch left some of what was known to be there
-        self._wanted_some = True  # of the last batch
+        self._busy_rest_s = GATHER_BUSY_S  # after the last batch, if it was a busy one
         self._rest_until = 0.0  # in the loop's time
         self._task: asyncio.Task[None] | None = None
 
@@ -145,12 +145,8 @@ class Worker:
             else:
                 self._catching_up, before = False, self._events
                 await self._turn(*self._behind.popitem(last=False))
-                self._rest_until = loop.time() + self._rest_s(self._events - before)
-
-    def _rest_s(self, events: int) -> float:
-        if events < BUSY_EVENTS:
-            return GATHER_S
-        return GATHER_BUSY_S if self._wanted_some else GATHER_UNWANTED_S
+                rest_s = GATHER_S if self._events - before < BUSY_EVENTS else self._busy_rest_s
+                self._rest_until = loop.time() + rest_s
 
     async def _turn(self, tenant_id: UUID, target: int) -> None:
         """One batch of one tenant. The supervised edge: whatever a projector raises ends here."""
@@ -165,7 +161,7 @@ class Worker:
             if stretch.to == stretch.after:
                 return  # woken for nothing
             events = stretch.of(self.view.wanted)
-            self._wanted_some = bool(events)
+            self._busy_rest_s = GATHER_BUSY_S if events else GATHER_UNWANTED_S
             if not events and not self._behind and stretch.to - stretch.after < limit:
                 await give_way()
             if not events and await generations.move_alone(connection, self._step(tenant_id, stretch)):
