@@ -90,7 +90,7 @@ def machine() -> dict[str, object]:
     return {
         "cores": os.cpu_count(),
         "load_1m": round(os.getloadavg()[0], 2),
-        "python": sys.version.split()[0],
+        "python": sys.version,  # and the build: those of one version differ
         "turn_ns": turn_ns(),
     }
 
