@@ -13,9 +13,7 @@ def new_id() -> UUID:
 
 def derived_id(*parts: bytes) -> UUID:
     """The same parts give the same id: a UUIDv8 (RFC 9562, 5.8) of their SHA-256, parts framed by length."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(len(part).to_bytes(4, "big") + part)
-    value = int.from_bytes(digest.digest()[:16], "big")
+    framed = b"".join([len(part).to_bytes(4, "big") + part for part in parts])
+    value = int.from_bytes(hashlib.sha256(framed).digest()[:16], "big")
     value = value & ~(0xF << 76) | 8 << 76
     return UUID(int=value & ~(0x3 << 62) | 2 << 62)

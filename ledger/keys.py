@@ -6,14 +6,13 @@ A subject's key is 32 random bytes, wrapped by AES-256-GCM under a derived key, 
 
 import base64
 import binascii
-import hashlib
-import hmac
 import os
 from collections.abc import Callable, Sequence
 from uuid import UUID
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from ledger import errors
@@ -49,9 +48,9 @@ class MasterKey:
         self._all = (self, *older)
         self._by_id = {key.id: key for key in self._all}
         self._root = self._all[-1]
-        self._reservations = self.derive("reservations")
-        self._fingerprints = self.derive("fingerprints of commands")
-        self._refusals = self.derive("refusals of commands")
+        self._reservations = HMAC(self.derive("reservations"), SHA256())
+        self._fingerprints = HMAC(self.derive("fingerprints of commands"), SHA256())
+        self._refusals = HMAC(self.derive("refusals of commands"), SHA256())
 
     @classmethod
     def parse(cls, text: str) -> "MasterKey":
@@ -89,16 +88,16 @@ class MasterKey:
 
     def reference(self, tenant_id: UUID, kind: str, key: str) -> bytes:
         """What stands in the database for a unique key: HMAC-SHA256 over tenant, kind and key, 32 bytes."""
-        return hmac.digest(self._reservations, tenant_id.bytes + kind.encode() + b"\0" + key.encode(), hashlib.sha256)
+        return _digest(self._reservations, tenant_id.bytes + kind.encode() + b"\0" + key.encode())
 
     def fingerprint(self, asked: bytes) -> bytes:
         """What is kept of a command, by which its repeat is known: 32 bytes. A password may be in it, and could be tried against a
         hash without a key by whoever reads the database."""
-        return hmac.digest(self._fingerprints, asked, hashlib.sha256)
+        return _digest(self._fingerprints, asked)
 
     def refusal_key(self, asked: bytes) -> bytes:
         """What the refusal of a command is sealed under: 32 bytes that nobody has who has not what was asked."""
-        return hmac.digest(self._refusals, asked, hashlib.sha256)
+        return _digest(self._refusals, asked)
 
     def wrap(self, tenant_id: UUID, subject_id: UUID, key: bytes) -> bytes:
         """nonce (12) ‖ ciphertext and tag (48), under the newest key."""
@@ -120,3 +119,10 @@ class MasterKey:
             return key._wrapping.decrypt(wrapped[:NONCE_BYTES], wrapped[NONCE_BYTES:], tenant + subject)
 
         return unwrap
+
+
+def _digest(keyed: HMAC, data: bytes) -> bytes:
+    """HMAC-SHA256 (RFC 2104) in a third of the time: what the key needs is done once."""
+    copy = keyed.copy()
+    copy.update(data)
+    return copy.finalize()
