@@ -126,16 +126,34 @@ def pack(commands: Sequence[Command]) -> list[arrays.PackedArray]:
         arrays.TextArray.of(topics),
         arrays.ByteaArray.of(states),
         arrays.ByteaArray.of(metadatas),
+        *(_pack_reservations(reservations) if reservations else _NO_RESERVATIONS),
+        *(_pack_secrets(secrets) if secrets else _NO_SECRETS),
+    ]
+
+
+def _pack_reservations(reservations: Sequence[tuple[int, Reservation]]) -> list[arrays.PackedArray]:
+    """Each with its command's number, from 1."""
+    return [
         arrays.Int4Array.of([c for c, _ in reservations]),
         arrays.TextArray.of([r.kind for _, r in reservations]),
         arrays.ByteaArray.of([r.key for _, r in reservations]),
         arrays.UuidArray.of([r.owner for _, r in reservations]),
         arrays.BoolArray.of([r.claim for _, r in reservations]),
+    ]
+
+
+def _pack_secrets(secrets: Sequence[tuple[int, SecretValue]]) -> list[arrays.PackedArray]:
+    """Each with its command's number, from 1."""
+    return [
         arrays.Int4Array.of([c for c, _ in secrets]),
         arrays.UuidArray.of([s.owner for _, s in secrets]),
         arrays.TextArray.of([s.kind for _, s in secrets]),
         arrays.ByteaArray.with_nulls([s.value for _, s in secrets]),
     ]
+
+
+_NO_RESERVATIONS, _NO_SECRETS = _pack_reservations([]), _pack_secrets([])
+"""As nearly all flushes have them."""
 
 
 def pack_erasures(commands: Sequence[Command]) -> list[arrays.PackedArray]:
