@@ -16,7 +16,7 @@ class Aggregate(eventsourcing_domain.Aggregate):
     """
 
     @classmethod
-    def _create(cls, event_class: Any, *, id: UUID, **values: Any) -> Self:
+    def _create(cls, event_class: Any, *, id: UUID, **values: Any) -> Self:  # type: ignore[override]  # ids are passed in
         """The package's, a third of the time: the event's fields are those of the aggregate's `__init__`, which is called with them here,
         and so need not be looked for in the event."""
         now = event_class.create_timestamp()
