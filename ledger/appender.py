@@ -1,8 +1,8 @@
 """Group commit: one asyncio task per process appends what was queued while its last flushes were in flight.
 
 A flush is one call of `ledger.append` on a connection of its own; commands stand in the order in which they came. Under load the
-batches grow by themselves; only then a flush waits, for 2 ms at most, for those who were just answered and go on. Every command gets its own answer; README.md states what
-is promised and why a lost connection is answered by sending the same commands again.
+batches grow by themselves, and only then the next one waits a little, for those who were just answered and go on. Every command
+gets its own answer; README.md states what is promised and why a lost connection is answered by sending the same commands again.
 """
 
 import asyncio

@@ -11,7 +11,7 @@ from ledger import appender, errors, ids
 from ledger.appender import Appended, Appender
 from ledger.packing import Command, Reservation
 from tests.ledger import calls
-from tests.ledger.appenders import Bench, answers, appended, command, event
+from tests.ledger.appenders import PATIENCE_S, Bench, answers, appended, command, event
 
 # Each by itself
 
@@ -69,6 +69,30 @@ async def test_what_is_too_little_for_a_second_flush_waits_and_goes_together(ben
             assert bench.appender.waiting == few
     assert len(appended(await answers(futures))) == appender.SECOND_COMMANDS_MIN
     assert bench.appender.flushes == 2
+
+
+async def test_after_a_large_flush_the_next_one_waits_for_three_fifths_of_those_who_may_come(
+    bench: Bench, tenant: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(appender, "GATHER_S", PATIENCE_S * 10)
+    await answers([bench.appender.submit(command(tenant, event())) for _ in range(appender.GATHER_MIN)])
+    futures = [bench.appender.submit(command(tenant, event())) for _ in range(appender.GATHER_MIN * 3 // 5 - 1)]
+    await asyncio.sleep(0.1)  # long enough for a flush
+    assert (bench.appender.flushes, bench.appender.waiting) == (1, len(futures))
+    futures.append(bench.appender.submit(command(tenant, event())))
+    assert len(appended(await answers(futures))) == len(futures)
+    assert bench.appender.flushes == 2
+
+
+async def test_nobody_waits_for_long_for_those_who_do_not_come(bench: Bench, tenant: UUID) -> None:
+    await answers([bench.appender.submit(command(tenant, event())) for _ in range(appender.GATHER_MIN)])
+    assert len(appended(await answers([bench.appender.submit(command(tenant, event()))]))) == 1
+
+
+async def test_after_a_small_flush_nobody_waits(bench: Bench, tenant: UUID, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(appender, "GATHER_S", PATIENCE_S * 10)
+    await answers([bench.appender.submit(command(tenant, event())) for _ in range(appender.GATHER_MIN - 1)])
+    assert len(appended(await answers([bench.appender.submit(command(tenant, event()))]))) == 1
 
 
 async def test_the_same_command_sent_50_times_at_once_is_appended_once(
