@@ -16,7 +16,7 @@ STATEMENTS = {
     "append": "AS SELECT * FROM ledger.append(" + ", ".join(f"${n}" for n in range(1, 21)) + ")",
     # The same for a flush that erases somebody, of migrations/0006_pre_erasure.sql.
     "append_erasing": "AS SELECT * FROM ledger.append_erasing(" + ", ".join(f"${n}" for n in range(1, 23)) + ")",
-    # The same for a flush with reads, of migrations/0033_pre_append_validating.sql.
+    # The same for a flush with reads (0033), and the cheaper way for one without anything but events of one tenant (0034).
     "append_validating": "AS SELECT * FROM ledger.append_validating(" + ", ".join(f"${n}" for n in range(1, 26)) + ")",
     # The same for a flush that ends sessions or suspends a tenant (ledger.append_revoking).
     "append_revoking": "AS SELECT * FROM ledger.append_revoking(" + ", ".join(f"${n}" for n in range(1, 26)) + ")",
@@ -101,9 +101,15 @@ def call(commands: Sequence[Command]) -> tuple[str, list[bytes]]:
         parameters, statement = [*parameters, *pack_erasures(commands), *revoking], "append_revoking"
     elif any(command.erasures for command in commands):
         parameters, statement = [*parameters, *pack_erasures(commands)], "append_erasing"
-    elif reads := reads_of(commands):
-        parameters, statement = [*parameters, *pack_reads(reads)], "append_validating"
+    elif (reads := reads_of(commands)) or _is_plain(commands):
+        parameters, statement = [*parameters, *(pack_reads(reads) if reads else _NO_READS)], "append_validating"
     return statement, [each.data for each in parameters]
+
+
+def _is_plain(commands: Sequence[Command]) -> bool:
+    """Whether they are what the database takes the short way with: of one tenant, with an event each and nothing else."""
+    of_one = commands[0].tenant_id == commands[-1].tenant_id
+    return of_one and all(len(each.events) == 1 and not each.reservations and not each.secrets for each in commands)
 
 
 def pack(commands: Sequence[Command]) -> list[arrays.PackedArray]:
@@ -176,3 +182,6 @@ def pack_reads(reads: Sequence[tuple[int, Read]]) -> list[arrays.PackedArray]:
         arrays.UuidArray.of([read.owner for _, read in reads]),
         arrays.ByteaArray.of([read.hash for _, read in reads]),
     ]
+
+
+_NO_READS = pack_reads([])

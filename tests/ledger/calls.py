@@ -1,4 +1,4 @@
-"""`ledger.append` called directly, as a process would call it, and as a careless or hostile one could.
+"""`ledger.append`, or a function that promises the same, called directly: as a process would, and as a careless or hostile one could.
 
 Arrays are passed as what psycopg makes of lists, not as the appender packs them.
 """
@@ -42,7 +42,26 @@ PARAMETERS = {
 
 TABLES = ("heads", "events", "commands", "reservations", "secrets", "subjects", "subject_keys")
 
+READS = {
+    "k_tenant": "pg_catalog.uuid[]",
+    "k_kind": "pg_catalog.text[]",
+    "k_key": "pg_catalog.bytea[]",
+    "k_owner": "pg_catalog.uuid[]",
+    "k_hash": "pg_catalog.bytea[]",
+}
+"""What `ledger.append_validating` takes beside them."""
+
+_NO_READS = ", ".join(f"'{{}}'::{type_name}" for type_name in READS.values())
+FUNCTIONS = {
+    "append": "SELECT * FROM ledger.append(ARGUMENTS)",
+    "append_validating": f"SELECT * FROM ledger.append_validating(ARGUMENTS, {_NO_READS})",
+}
+"""What a call is sent to: without reads both promise the same."""
+
 Arrays = dict[str, list[Any]]
+
+
+through = "append"
 
 
 class Event(NamedTuple):
@@ -120,12 +139,12 @@ def _add(arrays: Arrays, prefix: str, *values: object) -> None:
 def call(
     connection: Connection[TupleRow], arrays: Mapping[str, list[Any]], reshaped: Mapping[str, str] | None = None
 ) -> list[Answer]:
-    """The rows of one call. `reshaped`: per parameter an SQL expression over `{}`, the array as it is."""
+    """The rows of one call, of the function `through`. `reshaped`: per parameter an SQL expression over `{}`, the array as it is."""
     shapes = reshaped or {}
     arguments = [
         shapes.get(name, "{}").replace("{}", f"%({name})s::{type_name}") for name, type_name in PARAMETERS.items()
     ]
-    query = f"SELECT * FROM ledger.append({', '.join(arguments)})"
+    query = FUNCTIONS[through].replace("ARGUMENTS", ", ".join(arguments))
     return [Answer(*row) for row in connection.execute(query.encode(), arrays, binary=True)]
 
 

@@ -21,6 +21,12 @@ def app(database: Database) -> Iterator[Connection[TupleRow]]:
         yield connection
 
 
+@pytest.fixture(params=list(calls.FUNCTIONS))
+def through(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once for each function that promises the same."""
+    monkeypatch.setattr(calls, "through", request.param)
+
+
 @pytest.fixture
 def projector(database: Database) -> Iterator[Connection[TupleRow]]:
     with connections.connect_sync(database.app_url, "projector") as connection:

@@ -27,6 +27,8 @@ from tests.ledger.calls import (
 )
 
 App = Connection[TupleRow]
+
+pytestmark = pytest.mark.usefixtures("through")
 X, Y, Z = (UUID(int=0x0190_0000_0000_7000_8000_0000_0000_0000 + n) for n in (1, 2, 3))
 """Originators, in the order of their ids."""
 ANN, BOB, CYD = X, Y, Z
@@ -381,7 +383,9 @@ def test_recorded_times_never_go_back_though_the_clock_does(app: App, owner: App
     times = owner.execute("SELECT recorded_at FROM ledger.events WHERE tenant_id = %s ORDER BY position", (tenant,))
     first, second = (row[0] for row in times)
     assert first < second == future
-    calls.assert_good(projector, tenant, 2)
+    (alone,) = calls.append(app, made(tenant, ids.new_id()))
+    assert alone.recorded_at == future
+    calls.assert_good(projector, tenant, 3)
 
 
 def test_a_rolled_back_append_leaves_nothing(app: App, owner: App, projector: App, tenant: UUID) -> None:

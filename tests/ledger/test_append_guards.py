@@ -19,6 +19,8 @@ from tests.ledger.calls import APPENDED, REPLAYED, TENANT_UNKNOWN, Arrays, Comma
 
 App = Connection[TupleRow]
 
+pytestmark = pytest.mark.usefixtures("through")
+
 COMPANIES = {
     "all good": [APPENDED] * 3,
     "the last one's tenant is unknown": [APPENDED] * 3 + [TENANT_UNKNOWN],
@@ -44,6 +46,10 @@ class Tenants:
         elif company == "the first one is a repeat":
             commands.insert(0, self.stored)
         return calls.arrays_of(commands)
+
+    def of_one(self) -> Arrays:
+        """What most calls are: commands of one tenant, with an event each and nothing else."""
+        return calls.arrays_of([Command(tenant=self.one, events=[Event(ids.new_id())]) for _ in range(3)])
 
     @staticmethod
     def _full(tenant: UUID, versions: int) -> Command:
@@ -137,6 +143,34 @@ def test_an_array_that_does_not_fit_the_others_or_has_a_null_is_refused(
             if accepted(app, arrays):
                 got_through.append(name)
     assert ", ".join(got_through) == ""
+
+
+OF_ONE = [name for name in calls.PARAMETERS if not name.startswith(("r_", "s_"))]
+
+
+def test_the_well_formed_call_of_one_tenant_is_accepted(app: App, tenants: Tenants) -> None:
+    with app.transaction(force_rollback=True):
+        assert calls.statuses(calls.call(app, tenants.of_one())) == [APPENDED] * 3
+
+
+def test_no_array_of_another_shape_is_accepted_of_one_tenant(app: App, tenants: Tenants) -> None:
+    got_through = [
+        (shape, name)
+        for shape in SHAPES
+        for name in calls.PARAMETERS
+        if (name in OF_ONE or shape == "NULL")
+        and accepted(app, tenants.of_one(), {name: SHAPES[shape](calls.PARAMETERS[name])})
+    ]
+    assert got_through == []
+
+
+def test_no_array_that_does_not_fit_the_others_is_accepted_of_one_tenant(app: App, tenants: Tenants) -> None:
+    others = tenants.well_formed("all good")
+    filled = [{name: others[name]} for name in calls.PARAMETERS if name not in OF_ONE]
+    plain = tenants.of_one()
+    changed = [{name: change(plain[name])} for name in OF_ONE for change in CHANGES.values()]
+    got_through = [each for each in filled + changed if accepted(app, tenants.of_one() | each)]
+    assert got_through == []
 
 
 def test_a_null_among_what_is_given_back_is_refused(app: App, tenants: Tenants) -> None:
@@ -251,12 +285,22 @@ def test_a_value_that_its_column_refuses_is_refused(app: App, tenants: Tenants, 
     assert not accepted(app, arrays)
 
 
+@pytest.mark.parametrize("unfit", [set_all("e_topic", ""), set_all("e_version", 0), set_all("c_events", 2, 2)])
+def test_a_value_that_its_column_refuses_is_refused_of_one_tenant(
+    app: App, tenants: Tenants, unfit: Callable[[Arrays], None]
+) -> None:
+    arrays = tenants.of_one()
+    unfit(arrays)
+    assert not accepted(app, arrays)
+
+
 @pytest.mark.parametrize("level", [IsolationLevel.REPEATABLE_READ, IsolationLevel.SERIALIZABLE])
 def test_another_isolation_is_refused(app: App, tenants: Tenants, level: IsolationLevel) -> None:
     """Its snapshot is older than the lock: it would chain onto a head that has moved."""
     app.isolation_level = level
-    with pytest.raises(errors.ActiveSqlTransaction), app.transaction():
-        calls.call(app, tenants.well_formed("all good"))
+    for arrays in (tenants.well_formed("all good"), tenants.of_one()):
+        with pytest.raises(errors.ActiveSqlTransaction), app.transaction():
+            calls.call(app, arrays)
 
 
 @pytest.mark.parametrize("state", [IsolationLevel.REPEATABLE_READ, IsolationLevel.SERIALIZABLE])

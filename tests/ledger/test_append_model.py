@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from uuid import UUID
 
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from psycopg import Connection
@@ -14,6 +15,8 @@ from tests.ledger.calls import APPENDED, REPLAYED, Answer, Command, Event, Key, 
 from tests.ledger.model import Decision, Model, Row
 
 App = Connection[TupleRow]
+
+pytestmark = pytest.mark.usefixtures("through")
 
 EXAMPLES = 150
 """Histories that are tried: about ten seconds of them."""
@@ -39,32 +42,47 @@ events = st.builds(
 keys = st.builds(Key, st.sampled_from(KEYS), st.sampled_from(ORIGINATORS[:2]), st.sampled_from(["sku", "email"]))
 secrets = st.builds(Secret, st.sampled_from(ORIGINATORS[:2]), st.none() | st.binary(max_size=2), st.just("password"))
 few, many = st.sampled_from(COMMAND_IDS), st.integers(100, 2**100).map(lambda number: UUID(int=number))
-commands = st.builds(
-    lambda id, fingerprint, outcome, new, releases, claims, hidden: Command(
-        tenant=UUID(int=0),
-        id=id,
-        fingerprint=fingerprint,
-        outcome=outcome,
-        events=new,
-        releases=releases,
-        claims=claims,
-        secrets=hidden,
-    ),
-    st.one_of(few, many, many),
-    st.sampled_from([b"", b"f"]),
-    st.binary(max_size=2),
-    st.lists(events, max_size=3),
-    st.lists(keys, max_size=2, unique_by=lambda key: (key.key, key.kind)),
-    st.lists(keys, max_size=2, unique_by=lambda key: (key.key, key.kind)),
-    st.lists(secrets, max_size=2, unique_by=lambda secret: secret.owner),
+
+
+def commands(
+    events: st.SearchStrategy[list[Event]],
+    keys: st.SearchStrategy[list[Key]],
+    secrets: st.SearchStrategy[list[Secret]],
+) -> st.SearchStrategy[Command]:
+    return st.builds(
+        lambda id, fingerprint, outcome, new, releases, claims, hidden: Command(
+            tenant=UUID(int=0),
+            id=id,
+            fingerprint=fingerprint,
+            outcome=outcome,
+            events=new,
+            releases=releases,
+            claims=claims,
+            secrets=hidden,
+        ),
+        st.one_of(few, many, many),
+        st.sampled_from([b"", b"f"]),
+        st.binary(max_size=2),
+        events,
+        keys,
+        keys,
+        secrets,
+    )
+
+
+some_keys = st.lists(keys, max_size=2, unique_by=lambda key: (key.key, key.kind))
+some_secrets = st.lists(secrets, max_size=2, unique_by=lambda secret: secret.owner)
+of_all_kinds = commands(st.lists(events, max_size=3), some_keys, some_secrets)
+plain = commands(st.lists(events, min_size=1, max_size=1), st.just([]), st.just([]))
+tenant_numbers = st.integers(0, TENANTS - 1)
+mixed_calls = st.lists(st.tuples(tenant_numbers, of_all_kinds), min_size=1, max_size=6).map(
+    lambda call: sorted(call, key=lambda each: each[0])
 )
-histories = st.lists(
-    st.lists(st.tuples(st.integers(0, TENANTS - 1), commands), min_size=1, max_size=6).map(
-        lambda call: sorted(call, key=lambda each: each[0])
-    ),
-    min_size=1,
-    max_size=5,
+plain_calls = st.tuples(tenant_numbers, st.lists(plain, min_size=1, max_size=4)).map(
+    lambda call: [(call[0], command) for command in call[1]]
 )
+"""What most calls are."""
+histories = st.lists(st.one_of(mixed_calls, plain_calls), min_size=1, max_size=5)
 
 
 def in_tenants(call: Sequence[tuple[int, Command]], tenants: Sequence[UUID]) -> list[Command]:

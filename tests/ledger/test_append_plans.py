@@ -2,6 +2,7 @@
 
 from uuid import UUID
 
+import pytest
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
@@ -10,6 +11,8 @@ from tests.ledger import calls
 from tests.ledger.calls import APPENDED, REPLAYED, RESERVATION_TAKEN, VERSION_CONFLICT, Command, Event, Key, Secret
 
 App = Connection[TupleRow]
+
+pytestmark = pytest.mark.usefixtures("through")
 
 
 def test_no_flush_reads_a_table_from_end_to_end(app: App, tenant: UUID) -> None:

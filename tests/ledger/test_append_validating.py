@@ -19,7 +19,6 @@ from tests.world import Database
 App = Connection[TupleRow]
 
 OUTDATED = "BN001"
-READS = {"k_tenant": "uuid", "k_kind": "text", "k_key": "bytea", "k_owner": "uuid", "k_hash": "bytea"}
 SKU = Key(calls.key(1), UUID(int=1))
 
 
@@ -34,8 +33,8 @@ class Read(NamedTuple):
 def validating(app: App, commands: list[Command], reads: list[Read], **given: object) -> list[Answer]:
     """`given`: other arrays than those of the commands and the reads."""
     arrays: dict[str, object] = {**calls.arrays_of(commands)}
-    arrays |= {name: [read[place] for read in reads] for place, name in enumerate(READS)} | given
-    types = calls.PARAMETERS | {name: f"pg_catalog.{element}[]" for name, element in READS.items()}
+    arrays |= {name: [read[place] for read in reads] for place, name in enumerate(calls.READS)} | given
+    types = calls.PARAMETERS | calls.READS
     arguments = ", ".join(f"%({name})s::{type_name}" for name, type_name in types.items())
     query = f"SELECT * FROM ledger.append_validating({arguments})"
     return [Answer(*row) for row in app.execute(query.encode(), arrays, binary=True)]
@@ -180,6 +179,8 @@ def test_no_table_is_read_from_end_to_end(app: App, tenant: UUID) -> None:
     "given",
     [
         {"k_kind": []},
+        {"k_kind": [], "k_key": [], "k_owner": [], "k_hash": []},
+        {"k_tenant": []},
         {"k_key": [b"", b""]},
         {"k_owner": [None]},
         {"k_hash": [None]},

@@ -29,6 +29,8 @@ from tests.world import Database
 
 App = Connection[TupleRow]
 
+pytestmark = pytest.mark.usefixtures("through")
+
 
 class Both(NamedTuple):
     first: Answer
