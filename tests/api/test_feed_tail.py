@@ -34,15 +34,16 @@ async def test_an_event_is_read_once_and_encoded_once_an_encoding_however_many_l
         encoded["another"] += 1
         return Frame(message.position, message.data)
 
+    monkeypatch.setattr(served.parts.ledger, "entries", read)  # at once: a tail reads until nothing is left
     sinks = [queue.Queue(encode, 0) for encode in (one, another) for _ in range(LISTENERS)]
     listeners = [await live.join(a.id, (f"tenant:{a.id}",), sink, None) for sink in sinks]
     await a.lists("MUG")
     async with asyncio.timeout(PATIENCE_S):
         await asyncio.gather(*(sink.wake.wait() for sink in sinks))
     encoded.clear()
+    reads.clear()
     for sink in sinks:
         sink.take()
-    monkeypatch.setattr(served.parts.ledger, "entries", read)
     await a.lists("CUP")
     async with asyncio.timeout(PATIENCE_S):
         await asyncio.gather(*(sink.wake.wait() for sink in sinks))
