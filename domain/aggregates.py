@@ -17,7 +17,7 @@ class Aggregate(eventsourcing_domain.Aggregate):
 
     @classmethod
     def _create(cls, event_class: Any, *, id: UUID, **values: Any) -> Self:  # type: ignore[override]  # ids are passed in
-        """The package's, a third of the time: the event's fields are those of the aggregate's `__init__`, which is called with them here,
+        """The package's, in half the time: the event's fields are those of the aggregate's `__init__`, which is called with them here,
         and so need not be looked for in the event."""
         now = event_class.create_timestamp()
         created = object.__new__(event_class)
@@ -25,7 +25,7 @@ class Aggregate(eventsourcing_domain.Aggregate):
         vars(created).update(first, timestamp=now, **values)
         aggregate = cls.__new__(cls)
         aggregate.__base_init__(id, cls.INITIAL_VERSION, now)
-        aggregate.__init__(id=id, **values)  # type: ignore[misc]
+        aggregate.__init__(id=id, **values)  # type: ignore[misc]  # each class has its own
         aggregate.pending_events.append(created)
         return aggregate
 
