@@ -88,7 +88,7 @@ class Appender:
         self._queued = 0  # commands in the queue and aside
         self._queued_bytes = 0
         self._in_flight = 0  # flushes without an answer
-        self._gathers = 1  # how many commands the next flush waits for, while `_gathering`
+        self._gathers = 1  # how many commands an idle connection waits for, until `_gathering` ends
         self._gathering: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
         self._closing = False
