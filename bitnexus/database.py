@@ -1,5 +1,6 @@
 """Connections of the process: always the login role, which becomes one of three roles at connecting."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
@@ -42,7 +43,16 @@ def parameters(app_url: str, role: Role) -> dict[str, Any]:
 
 async def connect(app_url: str, role: Role) -> AsyncConnection[TupleRow]:
     """In autocommit. Raises psycopg.OperationalError."""
-    return await AsyncConnection.connect(autocommit=True, **parameters(app_url, role))
+    return await _connect(parameters(app_url, role))
+
+
+async def _connect(parameters: dict[str, Any]) -> AsyncConnection[TupleRow]:
+    """psycopg's, which closes what is half made with the last reference to it. Of an attempt that is cancelled the traceback holds one,
+    and with it whoever keeps the task: the server would wait a minute for the rest, and who drops a database for the server."""
+    try:
+        return await AsyncConnection.connect(autocommit=True, **parameters)
+    except asyncio.CancelledError as cancelled:
+        raise cancelled.with_traceback(None)  # noqa: B904  it is the same one
 
 
 def connector(app_url: str, role: Role) -> Callable[[], Awaitable[AsyncConnection[TupleRow]]]:
@@ -55,7 +65,7 @@ def projecting_connector(app_url: str) -> Callable[[], Awaitable[AsyncConnection
     others wait for; and it does not wait for the disk at a commit: what a crash takes is projected again."""
     found = parameters(app_url, "projector")
     found["options"] += f" -c idle_in_transaction_session_timeout={PROJECTOR_IDLE_MS_MAX} -c synchronous_commit=off"
-    return lambda: AsyncConnection.connect(autocommit=True, **found)
+    return lambda: _connect(found)
 
 
 def travelling_connector(app_url: str) -> Callable[[], Awaitable[AsyncConnection[TupleRow]]]:
@@ -65,7 +75,7 @@ def travelling_connector(app_url: str) -> Callable[[], Awaitable[AsyncConnection
     found["options"] += (
         f" -c plan_cache_mode=force_custom_plan -c idle_in_transaction_session_timeout={PROJECTOR_IDLE_MS_MAX}"
     )
-    return lambda: AsyncConnection.connect(autocommit=True, **found)
+    return lambda: _connect(found)
 
 
 def connect_sync(app_url: str, role: Role) -> Connection[TupleRow]:
