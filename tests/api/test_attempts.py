@@ -254,7 +254,9 @@ async def test_what_failed_within_the_minute_after_an_event_is_told_at_its_end(
     """A thousand guesses that stop before the minute is over would stand in the audit trail as one."""
     for of in (attempts.ACCOUNT, attempts.ADDRESS):
         monkeypatch.setitem(attempts.DELAYS, of, Delay(free=1_000, longest_s=1))
-    for _ in range(4):
+    await tries(served, a, a.user.email)
+    await api_attempts.told()  # else the event may count what failed meanwhile
+    for _ in range(3):
         await tries(served, a, a.user.email)
     assert [each["attempts"] for each in await counted(a)] == [1]
     ((key, timer),) = [each for each in api_attempts._later.items() if each[0].tenant_id == a.id]
