@@ -10,7 +10,8 @@ commands at once over all tenants, and, without a target, next events of old pro
 all over the index.
 
 The stock of events is not appended but inserted by the owner: in the order of time, tenants interleaved, each with its record
-of a command, as appending leaves them. Only the hashes are not a chain's. Pages are in the operating system's cache.
+of a command, as appending leaves them. Only the hashes are not a chain's. Pages are in the operating system's cache: all files are
+read before each turn, as some machines take from the cache what rests. `read_mb` is what came from the disk in a turn all the same.
 
     scripts/bench growth [--events 5000000] [--seconds 2] [--rounds 5]
 """
@@ -25,6 +26,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID
 
@@ -163,6 +165,7 @@ class Measured(NamedTuple):
     load_kept_us: float
     append_per_s: float
     append_old_per_s: float
+    read_mb: float  # from the disk, by the whole machine
 
 
 class Side:
@@ -176,7 +179,7 @@ class Side:
         self.versions: dict[UUID, int] = {}  # of the old products that were appended to
 
     async def turn(self, seed: int, seconds: float) -> Measured:
-        chance = random.Random(seed)
+        chance, read_kib = random.Random(seed), _read_kib()
         await self._load(self.ledger, chance, WARM_UP_S)
         times_s = sorted(await self._load(self.ledger, chance, seconds))
         await self._load(self.keeping, chance, WARM_UP_S)
@@ -192,6 +195,7 @@ class Side:
             load_kept_us=statistics.mean(kept_s) * 1e6,
             append_per_s=new["events_per_s"],
             append_old_per_s=old_per_s,
+            read_mb=(_read_kib() - read_kib) / 1024,
         )
 
     async def _load(self, ledger: Ledger, chance: random.Random, seconds: float) -> list[float]:
@@ -261,8 +265,9 @@ async def _run(host: str, events: int, rounds: int, seconds: float) -> dict[str,
                 with server.migrated(host) as small_urls:
                     small_stock = _fill(small_urls.owner, EVENTS_SMALL)
                     async with _at_work(small_urls, EVENTS_SMALL) as small_side:
-                        turns = [(small_side, small), (big_side, big)]
-                        for side, measured in turns if n % 2 == 0 else reversed(turns):
+                        turns = [(small_urls, small_side, small), (big_urls, big_side, big)]
+                        for urls, side, measured in turns if n % 2 == 0 else reversed(turns):
+                            _read_files(urls.owner)
                             measured.append(await side.turn(n, seconds))
                 print(f"round {n + 1} of {rounds}", file=sys.stderr)
     return {
@@ -275,6 +280,25 @@ async def _run(host: str, events: int, rounds: int, seconds: float) -> dict[str,
             "append_to_old_products": _ratio(big, small, "append_old_per_s"),
         },
     }
+
+
+def _read_files(owner_url: str) -> None:
+    """Brings all of the database's files into the operating system's cache. Raises OSError: the server is on another machine."""
+    with psycopg.connect(owner_url) as connection:
+        found = connection.execute(
+            "SELECT current_setting('data_directory'), oid FROM pg_database WHERE datname = current_database()"
+        ).fetchone()
+    assert found is not None
+    for path in Path(found[0], "base", str(found[1])).iterdir():
+        with path.open("rb", buffering=0) as file:
+            while file.read(1 << 20):
+                pass
+
+
+def _read_kib() -> int:
+    """Read from disks since the machine's start (proc_vmstat(5))."""
+    counted = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
+    return int(counted["pgpgin"])
 
 
 def _medians(measured: list[Measured]) -> dict[str, int]:
