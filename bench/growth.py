@@ -283,16 +283,19 @@ async def _run(host: str, events: int, rounds: int, seconds: float) -> dict[str,
 
 
 def _read_files(owner_url: str) -> None:
-    """Brings all of the database's files into the operating system's cache. Raises OSError: the server is on another machine."""
-    with psycopg.connect(owner_url) as connection:
-        found = connection.execute(
-            "SELECT current_setting('data_directory'), oid FROM pg_database WHERE datname = current_database()"
-        ).fetchone()
-    assert found is not None
-    for path in Path(found[0], "base", str(found[1])).iterdir():
-        with path.open("rb", buffering=0) as file:
-            while file.read(1 << 20):
-                pass
+    """Brings all of the database's files into the operating system's cache, or says that they are not to be read from here."""
+    try:
+        with psycopg.connect(owner_url) as connection:
+            found = connection.execute(
+                "SELECT current_setting('data_directory'), oid FROM pg_database WHERE datname = current_database()"
+            ).fetchone()
+        assert found is not None
+        for path in Path(found[0], "base", str(found[1])).iterdir():
+            with path.open("rb", buffering=0) as file:
+                while file.read(1 << 20):
+                    pass
+    except (OSError, psycopg.errors.InsufficientPrivilege) as error:
+        print(f"The database's files cannot be read, its pages may be on the disk: {error}", file=sys.stderr)
 
 
 def _read_kib() -> int:

@@ -47,12 +47,13 @@ async def connect(app_url: str, role: Role) -> AsyncConnection[TupleRow]:
 
 
 async def _connect(parameters: dict[str, Any]) -> AsyncConnection[TupleRow]:
-    """psycopg's, which closes what is half made with the last reference to it. Of an attempt that is cancelled the traceback holds one,
-    and with it whoever keeps the task: the server would wait a minute for the rest, and who drops a database for the server."""
+    """psycopg's, which closes a half-made connection with the last reference to it. If the attempt is cancelled the traceback holds one,
+    and whoever keeps the task keeps that. The server would wait a minute for the rest, and a DROP DATABASE for the server."""
     try:
         return await AsyncConnection.connect(autocommit=True, **parameters)
     except asyncio.CancelledError as cancelled:
-        raise cancelled.with_traceback(None)  # noqa: B904  it is the same one
+        cancelled.__traceback__ = None
+        raise
 
 
 def connector(app_url: str, role: Role) -> Callable[[], Awaitable[AsyncConnection[TupleRow]]]:
